@@ -1,0 +1,56 @@
+# One command for each chore. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := test
+
+.PHONY: help
+help:  ## List the chores
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: install  ## Run the main job against the built-in sandbox: 1,000 readers, three channels
+	@$(BIN)/distributor demo
+
+.PHONY: install
+install:  ## Make .venv/ from the lock (quick when nothing changed)
+	@$(PYTHON) scripts/bootstrap.py
+
+.PHONY: dev
+dev:  ## The same, with what the tests need
+	@$(PYTHON) scripts/bootstrap.py --dev
+
+.PHONY: test
+test: dev lint types contracts  ## Everything that must hold: lint, types, import contracts, tests
+	@$(BIN)/pytest
+
+.PHONY: lint
+lint: dev  ## ruff: rules and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+
+.PHONY: types
+types: dev  ## mypy --strict over code and tests
+	@$(BIN)/mypy --no-error-summary distributor tests scripts
+
+.PHONY: contracts
+contracts: dev  ## import contracts: who may know whom
+	@$(BIN)/lint-imports --no-timing > .import-contracts.log 2>&1 || { cat .import-contracts.log; exit 1; }
+	@rm -f .import-contracts.log
+
+.PHONY: format
+format: dev  ## Put the code into the house format
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock:  ## Write requirements*.lock anew (needs uv)
+	@scripts/lock.sh
+
+.PHONY: build
+build: dev  ## Build the wheel into dist/
+	@$(BIN)/hatchling build -t wheel
+
+.PHONY: clean
+clean:  ## Remove what can be made again
+	rm -rf .venv .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

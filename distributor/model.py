@@ -1,0 +1,316 @@
+"""The words of the glossary as values: frozen dataclasses, enums, and the legal moves between states.
+
+Nothing here knows SQL, HTTP, Celery or the clock.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from pathlib import Path
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands. The letters are those of the drawing in docs/architecture.md."""
+
+    PENDING = "pending"  # waits for its turn, or for its retry
+    SENDING = "sending"  # intent is committed; a worker that holds the lease may be handing it over
+    SENT = "sent"  # the transport accepted it
+    FAILED = "failed"  # gave up: permanent refusal, or too many tries
+    UNCONFIRMED = "unconfirmed"  # handed over, answer lost: it may have gone
+    SKIPPED = "skipped"  # not tried, on purpose; the reason stands beside it
+
+
+LEGAL_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.PENDING: frozenset({DeliveryState.SENDING, DeliveryState.SKIPPED}),  # a, b
+    DeliveryState.SENDING: frozenset(
+        {
+            DeliveryState.SENT,  # c: accepted
+            DeliveryState.FAILED,  # d: refused for good
+            DeliveryState.UNCONFIRMED,  # e: the answer was lost
+            DeliveryState.PENDING,  # f: a retry, with a time
+            DeliveryState.SKIPPED,  # g: left between the intent and the send
+        }
+    ),
+    DeliveryState.UNCONFIRMED: frozenset(
+        {
+            DeliveryState.SENT,
+            DeliveryState.FAILED,
+            DeliveryState.PENDING,
+        }  # h: proof, or a person says so; i: resend
+    ),
+    DeliveryState.FAILED: frozenset({DeliveryState.PENDING}),  # i: resend
+    DeliveryState.SENT: frozenset({DeliveryState.PENDING}),  # i: resend
+    DeliveryState.SKIPPED: frozenset(),
+}
+
+#: States that need no more work from a worker.
+SETTLED = frozenset(
+    {DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNCONFIRMED, DeliveryState.SKIPPED}
+)
+
+
+class IssueState(StrEnum):
+    """Where an issue stands."""
+
+    WAITING = "waiting"  # rendered and frozen; waits for a person's approval
+    OPENING = "opening"  # the audience is being written down, window by window
+    SENDING = "sending"  # all deliveries exist; workers are at it
+    FINISHED = "finished"  # every delivery is settled
+    CANCELLED = "cancelled"  # a person stopped it; what was pending is skipped(cancelled)
+    EXPIRED = "expired"  # too old to be news; what was pending is skipped(expired)
+
+
+class SkipReason(StrEnum):
+    """Why a delivery was not tried."""
+
+    UNSUBSCRIBED = "unsubscribed"
+    SUPPRESSED = "suppressed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    INVALID_ADDRESS = "invalid address"
+
+
+class SubscriptionState(StrEnum):
+    """Where a subscription stands."""
+
+    PENDING = "pending"  # asked, not confirmed
+    ACTIVE = "active"
+    UNSUBSCRIBED = "unsubscribed"
+
+
+class SuppressionReason(StrEnum):
+    """Why an address must not be used."""
+
+    BOUNCED = "bounced"
+    BLOCKED = "blocked"  # the reader blocked the bot
+    COMPLAINED = "complained"
+    MANUAL = "manual"
+
+
+class Trigger(StrEnum):
+    """Why an attempt began."""
+
+    SCHEDULED = "scheduled"
+    RETRY = "retry"
+    RESEND = "resend"
+
+
+class OpenedBy(StrEnum):
+    """Who opened an issue."""
+
+    SCHEDULER = "scheduler"
+    PERSON = "person"
+
+
+class ResendScope(StrEnum):
+    """What `resend --only` takes."""
+
+    FAILED = "failed"
+    UNCONFIRMED = "unconfirmed"
+    MISSING = "missing"  # active now, not in the frozen audience
+    ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """A Markdown source, as read from its file.
+
+    `date` is aware (the newsletter's zone when the file names none) and None when the post has no date at all.
+    `body` is Markdown without front matter; its first line is line `body_line` of the file (from 1).
+    """
+
+    slug: str
+    title: str
+    date: datetime | None
+    body: str
+    path: Path
+    body_line: int = 1
+    categories: Sequence[str] = ()
+    cover_image: str | None = None
+    url: str | None = None
+    description: str | None = None
+    language: str | None = None
+    draft: bool = False
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) over what readers would see; an edited post has another one."""
+        seen = (self.title, str(self.date), self.cover_image, self.url, self.description, self.body)
+        return hashlib.sha256("\0".join(str(part) for part in seen).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One part of a post rendered for one channel and variant; frozen with its hash before the first send.
+
+    `content` holds the named texts the channel's transport needs (e-mail: subject, html, text, headers …).
+    What differs by recipient stands in it as a placeholder, such as `__UNSUBSCRIBE_URL__`, listed in `placeholders`.
+    """
+
+    channel: str
+    variant: str
+    content: Mapping[str, str]
+    part: int = 1
+    parts: int = 1
+    placeholders: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) over everything that is sent."""
+        frozen = [self.channel, self.variant, self.part, self.parts, sorted(self.content.items())]
+        return hashlib.sha256(json.dumps(frozen, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipient:
+    """An address frozen into an issue: a subscriber's, or a destination from the configuration."""
+
+    channel: str
+    address: str
+    variant: str = "default"
+    subscriber_id: int | None = None
+    destination: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, order=True)
+class DeliveryId:
+    """The identity of one delivery: issue, its number within the issue, and the resend number (0: the first)."""
+
+    issue_id: int
+    seq: int
+    resend: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.issue_id}.{self.seq}.{self.resend}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """What one send needs: the frozen message (one part), who gets it, and the delivery's identity.
+
+    `sent_date` is the same for every try of one delivery and resend number (so that a repeated mail is recognisable).
+    """
+
+    message: Message
+    recipient: Recipient
+    identity: DeliveryId
+    sent_date: datetime
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """A transport's proof that it accepted one part, with the provider's id when there is one.
+
+    `address` is set when the provider told us that the recipient lives elsewhere now (a migrated Telegram chat).
+    """
+
+    provider_id: str | None = None
+    code: str = ""
+    text: str = ""
+    address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """One row of the ledger, as a worker reads it: who gets which message, and how far it came."""
+
+    identity: DeliveryId
+    recipient: Recipient
+    tries: int
+    first_try_at: datetime | None
+    parts_sent: int
+    receipts: Sequence[str] = ()
+    skip: SkipReason | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A key range of one issue's deliveries on one channel, leased to one worker until a time."""
+
+    id: int
+    issue_id: int
+    channel: str
+    pace_group: str
+    lo: int
+    hi: int
+    token: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one attempt ended; the ledger turns it into the delivery's state and an attempt row.
+
+    `retry_at` is set exactly when the state is pending. `counts` says whether the attempt uses up a try.
+    """
+
+    delivery: Delivery
+    state: DeliveryState
+    started_at: datetime
+    duration_ms: int
+    parts_sent: int
+    receipts: Sequence[str] = ()
+    code: str = ""
+    text: str = ""
+    reason: SkipReason | None = None
+    retry_at: datetime | None = None
+    counts: bool = True
+    suppress: SuppressionReason | None = None
+    new_address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Deliveries counted by state. `planned` is what was frozen; the sum of the others must equal it."""
+
+    planned: int = 0
+    pending: int = 0
+    sending: int = 0
+    sent: int = 0
+    failed: int = 0
+    unconfirmed: int = 0
+    skipped: int = 0
+
+    @property
+    def counted(self) -> int:
+        return self.pending + self.sending + self.sent + self.failed + self.unconfirmed + self.skipped
+
+    @property
+    def balanced(self) -> bool:
+        """Whether nothing was lost: planned = sent + failed + skipped + unconfirmed + sending + pending."""
+        return self.planned == self.counted
+
+    @property
+    def open(self) -> int:
+        return self.pending + self.sending
+
+    def __add__(self, other: "Tally") -> "Tally":
+        names = ("planned", "pending", "sending", "sent", "failed", "unconfirmed", "skipped")
+        return Tally(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issue:
+    """A post going out: one per newsletter and local date; extras of a day carry a number above 0."""
+
+    id: int
+    newsletter: str
+    local_date: date
+    extra: int
+    slug: str
+    title: str
+    post_hash: str
+    state: IssueState
+    opened_by: OpenedBy
+    opened_at: datetime
+    expires_at: datetime
+    frozen_at: datetime | None = None
+    finished_at: datetime | None = None
+    approved_by: str | None = None
+    paused: bool = False

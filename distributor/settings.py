@@ -1,0 +1,581 @@
+"""`config/*.toml` and the environment, read once into one frozen `Settings`. Every mistake is reported, together.
+
+Files: `distributor.toml` for the system, `newsletters/<slug>.toml` for each newsletter. Secrets never stand in a file:
+they come from the environment, as `NAME` or, for a mounted secret, `NAME_FILE`. Paths are relative to the project's
+folder (the one that holds `config/`).
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo, available_timezones
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from distributor.errors import ConfigError
+
+PREFIX = "DISTRIBUTOR_"
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> object:
+    """ "90s", "15m", "2h", "30d" → timedelta; anything else is left for pydantic to refuse."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([smhd])", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('expected a duration such as "90s", "15m", "2h" or "30d"')
+    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+
+
+def parse_local_time(value: object) -> object:
+    """ "07:30" → time; TOML's own local time is taken as it is."""
+    if isinstance(value, time):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+        return time.fromisoformat(value)
+    raise ValueError('expected a time of day such as "07:30"')
+
+
+def known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError('expected an IANA time zone such as "Asia/Shanghai"')
+    return name
+
+
+def mail_address(value: str) -> str:
+    try:
+        return validate_email(value, check_deliverability=False, allow_smtputf8=False).normalized
+    except EmailNotValidError as error:
+        raise ValueError(f"expected an e-mail address: {error}") from None
+
+
+def one_line(value: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("expected one line without control characters")
+    return value
+
+
+def http_url(value: str) -> str:
+    if not re.match(r"https?://[^\s/]+", value):
+        raise ValueError("expected a URL that begins with https:// or http://")
+    return value.rstrip("/")
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+LocalTime = Annotated[time, BeforeValidator(parse_local_time)]
+Zone = Annotated[str, AfterValidator(known_zone)]
+MailAddress = Annotated[str, AfterValidator(mail_address)]
+OneLine = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
+Url = Annotated[str, AfterValidator(http_url)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class Frozen(BaseModel):
+    """A table of the configuration: unknown keys are mistakes, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Database(Frozen):
+    """`[database]`. The URL is taken from DISTRIBUTOR_DATABASE_URL when set (it may hold a password)."""
+
+    url: SecretStr = SecretStr("sqlite:///var/distributor.sqlite3")
+
+    @property
+    def embedded(self) -> bool:
+        return self.url.get_secret_value().startswith("sqlite")
+
+
+class Broker(Frozen):
+    """`[broker]`. Empty: no broker, the same engine runs in process. DISTRIBUTOR_BROKER_URL overrides it."""
+
+    url: SecretStr = SecretStr("")
+
+    @property
+    def configured(self) -> bool:
+        return bool(self.url.get_secret_value())
+
+
+class EngineSettings(Frozen):
+    """`[engine]`."""
+
+    chunk: int = Field(500, ge=1, le=10_000, description="deliveries a worker leases at once")
+    slice: int = Field(10, ge=1, le=500, description="deliveries whose intent is committed together")
+    lanes: int = Field(4, ge=1, le=256, description="connections a worker process opens per channel")
+    lease: Duration = timedelta(seconds=60)
+    sweep: Duration = timedelta(seconds=15)
+
+
+class Smtp(Frozen):
+    """`[email.smtp]`. The password comes from DISTRIBUTOR_SMTP_PASSWORD."""
+
+    host: OneLine = "127.0.0.1"
+    port: int = Field(2525, ge=1, le=65535)
+    security: Literal["none", "starttls", "tls"] = "none"
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    timeout: Duration = timedelta(seconds=60)
+    helo: str = ""
+
+
+class Retry(Frozen):
+    """A channel's retry policy: full jitter between 0 and `first` × 2ⁿ, never above `longest`."""
+
+    tries: int = Field(6, ge=1, le=50)
+    first: Duration = timedelta(seconds=60)
+    longest: Duration = timedelta(hours=1)
+    max_age: Duration = timedelta(hours=6)
+
+
+class EmailSettings(Frozen):
+    """`[email]`."""
+
+    smtp: Smtp = Smtp()
+    rate: float = Field(0, ge=0, description="messages a second over all workers; 0: no limit")
+    retry: Retry = Retry()
+    on_unconfirmed: Literal["hold", "resend"] = "hold"
+
+
+class TelegramSettings(Frozen):
+    """`[telegram]`. The bot's token comes from DISTRIBUTOR_TELEGRAM_TOKEN."""
+
+    token: SecretStr = SecretStr("")
+    api: Url = "https://api.telegram.org"
+    proxy: str = ""
+    rate: float = Field(28, gt=0, le=1000, description="messages a second; Telegram allows about 30")
+    per_chat_minute: int = Field(20, ge=1, description="messages a minute into one group or channel")
+    read_timeout: Duration = timedelta(seconds=30)
+    retry: Retry = Retry(first=timedelta(seconds=10))
+    on_unconfirmed: Literal["hold", "resend"] = "hold"
+
+
+class WecomSettings(Frozen):
+    """`[wecom]`. Each robot's key comes from DISTRIBUTOR_WECOM_<NAME>_KEY."""
+
+    api: Url = "https://qyapi.weixin.qq.com"
+    per_robot_minute: int = Field(20, ge=1, description="messages a minute a robot accepts")
+    timeout: Duration = timedelta(seconds=20)
+    retry: Retry = Retry(first=timedelta(seconds=60))
+    on_unconfirmed: Literal["hold", "resend"] = "hold"
+
+
+class Web(Frozen):
+    """`[web]`: what the mail's links point to."""
+
+    base_url: Url = "http://127.0.0.1:8025"
+    host: str = "127.0.0.1"
+    port: int = Field(8025, ge=1, le=65535)
+
+
+class AlertRoute(Frozen):
+    """`[[operator.routes]]`: a way to reach the operator; two independent ones are wanted.
+
+    email → `to`; telegram → `to` (a chat id); wecom → `robot` (a name with a key); webhook → URL from
+    DISTRIBUTOR_ALERT_WEBHOOK_URL.
+    """
+
+    kind: Literal["email", "telegram", "wecom", "webhook"]
+    to: str = ""
+    robot: str = ""
+
+    @model_validator(mode="after")
+    def has_an_address(self) -> "AlertRoute":
+        if self.kind in {"email", "telegram"} and not self.to:
+            raise ValueError(f'a route of kind "{self.kind}" needs `to`')
+        if self.kind == "wecom" and not self.robot:
+            raise ValueError('a route of kind "wecom" needs `robot`')
+        if self.kind == "email":
+            mail_address(self.to)
+        return self
+
+
+class Operator(Frozen):
+    """`[operator]`: whom to tell, and how."""
+
+    routes: tuple[AlertRoute, ...] = ()
+    sender: str = ""
+    webhook_url: SecretStr = SecretStr("")
+    dead_man_url: SecretStr = SecretStr("")
+
+
+class Retention(Frozen):
+    """`[retention]`: how long each table keeps what it holds."""
+
+    deliveries: Duration = timedelta(days=180)
+    attempts: Duration = timedelta(days=180)
+    events: Duration = timedelta(days=365)
+    ticks: Duration = timedelta(days=90)
+    notices: Duration = timedelta(days=90)
+
+
+class Schedule(Frozen):
+    """`[schedule]` of a newsletter, in the newsletter's time zone."""
+
+    time: LocalTime = time(7, 30)
+    days: tuple[Weekday, ...] = WEEKDAYS
+    skip: tuple[date, ...] = ()
+    extra: tuple[date, ...] = ()
+    grace: Duration = timedelta(hours=2)
+    wait_for_post: Duration = timedelta(hours=1)
+    jitter: Duration = timedelta(0)
+    approval: Literal["auto", "required", "auto-at-deadline"] = "auto"
+    approval_deadline: Duration = timedelta(minutes=30)
+    expires: Duration = timedelta(hours=12)
+
+    def sends_on(self, day: date) -> bool:
+        """Whether an issue goes out on this local date: `skip` wins over `extra`, `extra` over `days` (调休)."""
+        if day in self.skip:
+            return False
+        return day in self.extra or WEEKDAYS[day.weekday()] in self.days
+
+
+class Sender(Frozen):
+    """`[sender]` of a newsletter: whom the mail is from, and the address the law asks for."""
+
+    name: OneLine
+    address: MailAddress
+    reply_to: MailAddress | None = None
+    postal_address: str = ""
+    contact: str = ""
+
+
+class TelegramDestination(Frozen):
+    """`[[channels.telegram.destinations]]`: a channel, group or topic the bot may write into."""
+
+    name: Name
+    chat: Annotated[str, BeforeValidator(str), Field(pattern=r"^(@[A-Za-z0-9_]{4,32}|-?\d{1,20})$")]
+    thread: int | None = None
+
+
+class WecomDestination(Frozen):
+    """`[[channels.wecom.destinations]]`: a group robot."""
+
+    name: Name
+    mode: Literal["markdown_v2", "markdown", "text"] = "markdown_v2"
+
+
+class EmailChannelSettings(Frozen):
+    """`[channels.email]` of a newsletter."""
+
+    subscribers: bool = True
+
+
+class TelegramChannelSettings(Frozen):
+    """`[channels.telegram]` of a newsletter."""
+
+    subscribers: bool = True
+    destinations: tuple[TelegramDestination, ...] = ()
+
+
+class WecomChannelSettings(Frozen):
+    """`[channels.wecom]` of a newsletter."""
+
+    destinations: tuple[WecomDestination, ...] = ()
+
+
+class Channels(BaseModel):
+    """`[channels.*]`: a table for each channel the newsletter uses; another package's channel keeps its own keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    email: EmailChannelSettings | None = None
+    telegram: TelegramChannelSettings | None = None
+    wecom: WecomChannelSettings | None = None
+
+
+class AudienceGuard(Frozen):
+    """`[audience]`: when to stop and ask instead of sending."""
+
+    smallest: int = Field(1, ge=0)
+    largest_drop: float = Field(
+        0.30, ge=0, le=1, description="share the audience may shrink since the last issue"
+    )
+
+
+class Newsletter(Frozen):
+    """`newsletters/<slug>.toml`."""
+
+    slug: Name
+    title: OneLine
+    language: Literal["zh-CN", "en"] = "zh-CN"
+    timezone: Zone = "Asia/Shanghai"
+    posts: Path = Path("posts")
+    url_pattern: str = ""
+    list_id: str = ""
+    sender: Sender
+    schedule: Schedule = Schedule()
+    audience: AudienceGuard = AudienceGuard()
+    channel_settings: Channels = Field(Channels(), alias="channels")
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels this newsletter uses."""
+        tables = self.channel_settings
+        known = [name for name in ("email", "telegram", "wecom") if getattr(tables, name) is not None]
+        return (*known, *(tables.model_extra or {}))
+
+    def post_url(self, *, slug: str, day: date | None) -> str | None:
+        """The post's address on the web by `url_pattern` ({slug}, {date}, {year}, {month}, {day}); None without one."""
+        if not self.url_pattern or (
+            day is None and re.search(r"\{(date|year|month|day)\}", self.url_pattern)
+        ):
+            return None
+        parts = (
+            {}
+            if day is None
+            else {"date": day, "year": f"{day:%Y}", "month": f"{day:%m}", "day": f"{day:%d}"}
+        )
+        return self.url_pattern.format(slug=slug, **parts)
+
+    @model_validator(mode="after")
+    def pattern_is_known(self) -> "Newsletter":
+        if self.url_pattern:
+            http_url(self.url_pattern)
+            unknown = set(re.findall(r"\{(.*?)\}", self.url_pattern)) - {
+                "slug",
+                "date",
+                "year",
+                "month",
+                "day",
+            }
+            if unknown:
+                raise ValueError(
+                    f"url_pattern knows {{slug}}, {{date}}, {{year}}, {{month}}, {{day}}; not {sorted(unknown)}"
+                )
+        return self
+
+
+class Settings(Frozen):
+    """Everything, frozen. `root` is the project's folder."""
+
+    root: Path
+    database: Database = Database()
+    broker: Broker = Broker()
+    engine: EngineSettings = EngineSettings()
+    email: EmailSettings = EmailSettings()
+    telegram: TelegramSettings = TelegramSettings()
+    wecom: WecomSettings = WecomSettings()
+    web: Web = Web()
+    operator: Operator = Operator()
+    retention: Retention = Retention()
+    newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)
+    wecom_keys: Mapping[str, SecretStr] = Field(default_factory=dict)
+
+    def path(self, relative: Path | str) -> Path:
+        return self.root / relative
+
+    def newsletter(self, slug: str | None) -> Newsletter:
+        """The newsletter of that name; the only one when none is named. Raises ConfigError otherwise."""
+        names = ", ".join(sorted(self.newsletters))
+        if slug is None and len(self.newsletters) == 1:
+            return next(iter(self.newsletters.values()))
+        if slug is None:
+            raise ConfigError([f"name a newsletter with --newsletter; there are: {names or 'none'}"])
+        if slug not in self.newsletters:
+            raise ConfigError(
+                [
+                    f"no newsletter is called {slug!r} (config/newsletters/{slug}.toml); there are: {names or 'none'}"
+                ]
+            )
+        return self.newsletters[slug]
+
+
+def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """Reads `root/config/`. Raises ConfigError with every mistake: file, line, key, what was expected."""
+    environment = os.environ if environment is None else environment
+    mistakes: list[str] = []
+    config = root / "config"
+    system = _read_toml(config / "distributor.toml", mistakes)
+    _refuse_secrets_in_file(system, config / "distributor.toml", mistakes)
+    newsletters: dict[str, Newsletter] = {}
+    for path in sorted((config / "newsletters").glob("*.toml")):
+        if newsletter := _read_newsletter(path, mistakes):
+            newsletters[newsletter.slug] = newsletter
+    secrets = _Secrets(environment, mistakes)
+    secrets.put_into(system)
+    keys = {
+        name: SecretStr(key)
+        for name in _robots(system, newsletters)
+        if (key := secrets.read(wecom_key_name(name)))
+    }
+    settings = _validate(
+        Settings,
+        config / "distributor.toml",
+        mistakes,
+        {**system, "root": root, "newsletters": newsletters, "wecom_keys": keys},
+    )
+    if mistakes or settings is None:
+        raise ConfigError(mistakes)
+    _check_together(settings)
+    return settings
+
+
+def wecom_key_name(robot: str) -> str:
+    """The environment variable that holds a robot's key."""
+    return f"{PREFIX}WECOM_{robot.upper().replace('-', '_')}_KEY"
+
+
+def _read_newsletter(path: Path, mistakes: list[str]) -> Newsletter | None:
+    table = _read_toml(path, mistakes)
+    return _validate(Newsletter, path, mistakes, {"slug": path.stem, **table}) if table else None
+
+
+def _read_toml(path: Path, mistakes: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        mistakes.append(
+            f"{path}: not found; run the command in the folder that holds config/, or name it with --project"
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        mistakes.append(f"{path}: cannot be read: {error}")
+    except tomllib.TOMLDecodeError as error:
+        mistakes.append(f"{path}: not valid TOML: {error}")
+    return {}
+
+
+def _validate(kind: type[ModelT], path: Path, mistakes: list[str], table: dict[str, Any]) -> ModelT | None:
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        mistakes.extend(_explain(error, path))
+        return None
+
+
+def _explain(error: ValidationError, path: Path) -> Iterator[str]:
+    """One line a mistake: file:line, dotted key, what was expected."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    for detail in error.errors(include_url=False, include_input=False):
+        key = ".".join(str(step) for step in detail["loc"])
+        line = find_line(lines, [str(step) for step in detail["loc"]])
+        where = f"{path}:{line}" if line else str(path)
+        if detail["type"] == "extra_forbidden":
+            yield f"{where}: {key}: unknown key (a typing mistake?)"
+        elif detail["type"] == "missing":
+            yield f"{where}: {key}: missing"
+        else:
+            yield f"{where}: {key or 'file'}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def find_line(lines: Sequence[str], loc: Sequence[str]) -> int | None:
+    """The line (from 1) of a dotted key, by table headers and keys; tomllib keeps no positions."""
+    loc = [step for step in loc if not step.isdigit()]
+    table: list[str] = []
+    best = None
+    for number, text in enumerate(lines, 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", text):
+            table = header[1].split(".")
+            if table == loc[: len(table)]:
+                best = number
+        elif (pair := re.match(r"\s*([\w.-]+)\s*=", text)) and [*table, *pair[1].split(".")] == loc[
+            : len(table) + 1
+        ]:
+            return number
+    return best
+
+
+class _Secrets:
+    """Reads `NAME` or `NAME_FILE` from the environment."""
+
+    #: environment name (without prefix) → where the value goes
+    PLACES: Mapping[str, tuple[str, ...]] = {
+        "DATABASE_URL": ("database", "url"),
+        "BROKER_URL": ("broker", "url"),
+        "SMTP_PASSWORD": ("email", "smtp", "password"),
+        "TELEGRAM_TOKEN": ("telegram", "token"),
+        "ALERT_WEBHOOK_URL": ("operator", "webhook_url"),
+        "DEAD_MAN_URL": ("operator", "dead_man_url"),
+        # Not secrets, but what differs between a laptop and a container:
+        "SMTP_HOST": ("email", "smtp", "host"),
+        "SMTP_PORT": ("email", "smtp", "port"),
+        "TELEGRAM_API": ("telegram", "api"),
+        "WECOM_API": ("wecom", "api"),
+        "WEB_BASE_URL": ("web", "base_url"),
+        "WEB_HOST": ("web", "host"),
+        "WEB_PORT": ("web", "port"),
+    }
+
+    def __init__(self, environment: Mapping[str, str], mistakes: list[str]) -> None:
+        self.environment, self.mistakes = environment, mistakes
+
+    def put_into(self, table: dict[str, Any]) -> None:
+        for name, place in self.PLACES.items():
+            value = self.read(PREFIX + name)
+            if value is None:
+                continue
+            target = table
+            for step in place[:-1]:
+                target = target.setdefault(step, {})
+            target[place[-1]] = value
+
+    def read(self, name: str) -> str | None:
+        path = self.environment.get(f"{name}_FILE")
+        if path is None:
+            return self.environment.get(name) or None
+        try:
+            return Path(path).read_text("utf-8").strip()
+        except OSError as error:
+            self.mistakes.append(f"environment {name}_FILE: cannot read {path}: {error.strerror}")
+            return None
+
+
+def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: list[str]) -> None:
+    for name, place in _Secrets.PLACES.items():
+        if place[-1] not in {"password", "token", "webhook_url", "dead_man_url"}:
+            continue
+        table: Any = system
+        for step in place[:-1]:
+            table = table.get(step, {}) if isinstance(table, dict) else {}
+        if isinstance(table, dict) and place[-1] in table:
+            mistakes.append(
+                f"{path}: {'.'.join(place)}: a secret must not stand in a file; set {PREFIX}{name} (or {PREFIX}{name}_FILE)"
+            )
+
+
+def _robots(system: Mapping[str, Any], newsletters: Mapping[str, Newsletter]) -> set[str]:
+    """Every robot named anywhere: as a destination or as a route to the operator."""
+    routes = system.get("operator", {}).get("routes", []) if isinstance(system.get("operator"), dict) else []
+    names = {str(route.get("robot")) for route in routes if isinstance(route, dict) and route.get("robot")}
+    for newsletter in newsletters.values():
+        if wecom := newsletter.channel_settings.wecom:
+            names |= {destination.name for destination in wecom.destinations}
+    return names
+
+
+def _check_together(settings: Settings) -> None:
+    """What no single table can know."""
+    mistakes = []
+    if not settings.newsletters:
+        mistakes.append(
+            f"{settings.root / 'config/newsletters'}: no newsletter: one .toml file each is expected here"
+        )
+    if settings.broker.configured and settings.database.embedded:
+        mistakes.append(
+            "broker.url: workers on a broker need PostgreSQL: set DISTRIBUTOR_DATABASE_URL=postgresql://…, or leave the broker out"
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
