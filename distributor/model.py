@@ -227,6 +227,7 @@ class Delivery:
     first_try_at: datetime | None
     parts_sent: int
     receipts: Sequence[str] = ()
+    resend_id: int | None = None
     skip: SkipReason | None = None
 
 

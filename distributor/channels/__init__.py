@@ -4,13 +4,14 @@ A channel renders a post into messages and opens a transport that sends them. Bu
 packages enter by the same door, the entry-point group `distributor.channels`; a name that is taken stops the start.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 from distributor.errors import ConfigError
 from distributor.model import Message, Parcel, Post, Receipt, Recipient
+from distributor.pacing import Limit
 from distributor.settings import Newsletter, Settings
 
 ENTRY_POINTS = "distributor.channels"
@@ -41,6 +42,9 @@ class Channel(Protocol):
     def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
         """The fixed places of the configuration that get this newsletter."""
 
+    def limits(self, recipient: Recipient) -> Sequence[Limit]:
+        """The rates that a send to this recipient is subject to; the first one is the channel's own."""
+
     def open(self) -> AbstractContextManager[Transport]:
         """Opens one connection. Raises Unavailable or Rejected (scope channel) when that fails."""
 
@@ -51,18 +55,20 @@ class ChannelFactory(Protocol):
     def __call__(self, settings: Settings, /) -> Channel: ...
 
 
-def load_channels(settings: Settings) -> Mapping[str, Channel]:
-    """Every channel that a newsletter uses, by name. Raises ConfigError for a name that nobody, or two, provide."""
+def load_channels(settings: Settings, also: Iterable[str] = ()) -> Mapping[str, Channel]:
+    """Every channel that a newsletter uses, and those named in `also`, by name.
+
+    Raises ConfigError for a name that nobody, or two, provide.
+    """
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=ENTRY_POINTS):
         if point.name in found:
-            raise ConfigError(
-                [f"two packages provide the channel {point.name!r}: {found[point.name].value}, {point.value}"]
-            )
+            both = f"{found[point.name].value}, {point.value}"
+            raise ConfigError([f"two packages provide the channel {point.name!r}: {both}"])
         found[point.name] = point
-    wanted = sorted({name for newsletter in settings.newsletters.values() for name in newsletter.channels})
+    used = {name for newsletter in settings.newsletters.values() for name in newsletter.channels}
+    wanted = sorted(used.union(also))
     if unknown := [name for name in wanted if name not in found]:
-        raise ConfigError(
-            [f"no channel is called {name!r}; there are: {', '.join(sorted(found))}" for name in unknown]
-        )
+        there = ", ".join(sorted(found))
+        raise ConfigError([f"no channel is called {name!r}; there are: {there}" for name in unknown])
     return {name: found[name].load()(settings) for name in wanted}

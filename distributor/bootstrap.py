@@ -1,0 +1,156 @@
+"""Builds everything from the settings: the only place that chooses real things."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from redis import Redis
+from sqlalchemy.engine import make_url
+
+from distributor.alerts import Alerts, route_channels
+from distributor.audience import Audience
+from distributor.channels import Channel, load_channels
+from distributor.db import Clock, Database
+from distributor.dispatch import Engine, Policy
+from distributor.doctor import Finding, Level, examine
+from distributor.errors import ServiceDown
+from distributor.ledger import Ledger
+from distributor.notices import Notices
+from distributor.pacing import MemoryPacer, Pacer, RedisPacer
+from distributor.schedule import Scheduler
+from distributor.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributor:
+    """Everything a command, a task or a page may need."""
+
+    settings: Settings
+    database: Database
+    ledger: Ledger
+    audience: Audience
+    notices: Notices
+    channels: Mapping[str, Channel]
+    engine: Engine
+    alerts: Alerts
+    scheduler: Scheduler
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def build(settings: Settings, *, clock: Clock | None = None) -> Distributor:
+    """Everything, wired. Raises ConfigError for a channel that is not there; connects to nothing yet."""
+    database = Database(database_url(settings), clock=clock)
+    ledger, audience, notices = Ledger(database), Audience(database), Notices(database)
+    channels = load_channels(settings, route_channels(settings))
+    engine = Engine(
+        ledger=ledger,
+        audience=audience,
+        channels=channels,
+        policies={name: policy_of(settings, name) for name in channels},
+        newsletters=settings.newsletters,
+        pacer=_pacer(settings),
+        settings=settings.engine,
+        base_url=settings.web.base_url,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+    alerts = Alerts(settings=settings, channels=channels, notices=notices)
+    scheduler = Scheduler(
+        engine,
+        alerts,
+        folder=lambda newsletter: settings.path(newsletter.posts),
+        check=lambda: wrong(settings, database),
+    )
+    return Distributor(
+        settings=settings,
+        database=database,
+        ledger=ledger,
+        audience=audience,
+        notices=notices,
+        channels=channels,
+        engine=engine,
+        alerts=alerts,
+        scheduler=scheduler,
+    )
+
+
+def database_url(settings: Settings) -> str:
+    """The database's URL; a relative SQLite path is meant from the project's folder."""
+    url = make_url(settings.database.url.get_secret_value())
+    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
+        url = url.set(database=str(settings.path(url.database)))
+    return url.render_as_string(hide_password=False)
+
+
+def prepare(distributor: Distributor) -> None:
+    """Makes sure the tables are there: the embedded database is brought up to date, a server's is only looked at."""
+    if distributor.settings.database.embedded:
+        distributor.database.upgrade()
+        return
+    has, brings = distributor.database.revision()
+    if has is None:
+        raise ServiceDown(
+            f"the database {distributor.database.name} has no tables yet: run `distributor db upgrade`"
+        )
+    if has != brings:
+        raise ServiceDown(
+            f"the database {distributor.database.name} is at revision {has}, this program brings {brings}: "
+            "run `distributor db upgrade`"
+        )
+
+
+def policy_of(settings: Settings, channel: str) -> Policy:
+    """A built-in channel's table in the settings; the defaults for a channel of another package."""
+    table = getattr(settings, channel, None)
+    if table is None:
+        return Policy()
+    return Policy(retry=table.retry, on_unconfirmed=table.on_unconfirmed)
+
+
+def findings(settings: Settings, database: Database) -> Iterator[Finding]:
+    """The doctor's findings."""
+    return examine(settings, probe_database=database.version, now=lambda: datetime.now(UTC))
+
+
+def wrong(settings: Settings, database: Database) -> Sequence[str]:
+    """What would make a send fail, one line each."""
+    return [
+        f"{finding.check}: {finding.text}" + (f" ({finding.fix})" if finding.fix else "")
+        for finding in findings(settings, database)
+        if finding.level is Level.FAIL
+    ]
+
+
+@contextmanager
+def sole_sender(settings: Settings) -> Iterator[bool]:
+    """Whether this process may drain: with SQLite one process does (True inside), with PostgreSQL everybody may."""
+    if not settings.database.embedded:
+        yield True
+        return
+    path = Path(make_url(database_url(settings)).database or "distributor").with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _pacer(settings: Settings) -> Pacer:
+    if not settings.broker.configured:
+        return MemoryPacer()
+    redis = Redis.from_url(
+        settings.broker.url.get_secret_value(),
+        socket_timeout=2,
+        socket_connect_timeout=2,
+        health_check_interval=25,
+    )
+    return RedisPacer(redis)

@@ -1,0 +1,257 @@
+"""Sends to Telegram through one `Bot` on one event loop for each process.
+
+A `Bot` belongs to the loop that first used it: a second loop makes every other call fail with "Event loop is closed",
+which looks like a network fault. So one background thread owns loop and bot, and every lane hands its calls over.
+"""
+
+import asyncio
+import atexit
+import html
+import logging
+import os
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from telegram import Bot, LinkPreviewOptions
+from telegram import Message as SentMessage
+from telegram.constants import ParseMode
+from telegram.error import TelegramError
+from telegram.request import HTTPXRequest
+
+from distributor.channels.http import quiet_request_log
+from distributor.channels.placeholders import fill
+from distributor.channels.redact import redact
+from distributor.channels.telegram.answers import Fallback, row_for, translate
+from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
+from distributor.model import Parcel, Receipt
+from distributor.settings import TelegramSettings
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+WRITE_SECONDS = 10.0
+#: Lanes of one process at once; a lane that finds no free connection waits as long as for an answer.
+CONNECTIONS = 64
+#: Beyond the sum of all timeouts something else is wrong.
+SLACK_SECONDS = 5.0
+STOP_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+class BotThread:
+    """A thread that runs an event loop, and the bot that lives on it."""
+
+    def __init__(self, settings: TelegramSettings) -> None:
+        seconds = settings.read_timeout.total_seconds()
+        self._patience = CONNECT_SECONDS + WRITE_SECONDS + 2 * seconds + SLACK_SECONDS
+        self._requests = (_request(settings, CONNECTIONS), _request(settings, 1))
+        self.bot = Bot(
+            settings.token.get_secret_value(),
+            base_url=f"{settings.api}/bot",
+            request=self._requests[0],
+            get_updates_request=self._requests[1],
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="telegram-bot", daemon=True)
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, from any other thread. Raises TimeoutError when it takes longer than every timeout."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(self._patience)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Closes the connections, then stops the loop and its thread."""
+        for request in self._requests:
+            asyncio.run_coroutine_threadsafe(request.shutdown(), self._loop).result(STOP_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_SECONDS)
+        self._loop.close()
+
+
+def _request(settings: TelegramSettings, connections: int) -> HTTPXRequest:
+    seconds = settings.read_timeout.total_seconds()
+    return HTTPXRequest(
+        connection_pool_size=connections,
+        read_timeout=seconds,
+        write_timeout=WRITE_SECONDS,
+        connect_timeout=CONNECT_SECONDS,
+        pool_timeout=seconds,
+        proxy=settings.proxy or None,
+    )
+
+
+class _Bots:
+    """The bots of this process, one for each configuration, made on first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: dict[TelegramSettings, BotThread] = {}
+        self._parents: list[object] = []
+
+    def begin_anew(self) -> None:
+        """In a forked child: its parent's threads do not run here, and the lock may have been held.
+
+        The parent's objects are kept: collecting them would close an epoll that both processes share.
+        """
+        self._parents.append(self._threads)
+        self._lock, self._threads = threading.Lock(), {}
+
+    def get(self, settings: TelegramSettings) -> BotThread:
+        with self._lock:
+            if settings not in self._threads:
+                self._threads[settings] = BotThread(settings)
+            return self._threads[settings]
+
+    def close(self) -> None:
+        with self._lock:
+            while self._threads:
+                self._threads.popitem()[1].close()
+
+
+_bots = _Bots()
+os.register_at_fork(after_in_child=_bots.begin_anew)
+atexit.register(_bots.close)
+
+
+def close_bots() -> None:
+    """Ends this process's bot threads. The next send makes new ones."""
+    _bots.close()
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """One `sendMessage`, as it stands after what had to be left out."""
+
+    chat: str
+    thread: int | None
+    text: str
+    plain: str | None
+    preview_url: str | None
+    parse_mode: str | None = ParseMode.HTML
+
+    @classmethod
+    def of(cls, parcel: Parcel) -> "_Draft":
+        """Raises ValueError or KeyError when the parcel lacks what a message needs."""
+        content, names = parcel.message.content, parcel.message.placeholders
+        chat, _, thread = parcel.recipient.address.partition("/")
+        plain = content.get("plain")
+        return cls(
+            chat=chat,
+            thread=int(thread) if thread else None,
+            text=fill(content["html"], names, parcel.values, html.escape),
+            plain=fill(plain, names, parcel.values) if plain else None,
+            preview_url=content.get("preview_url") or None,
+        )
+
+    def without(self, part: Fallback | None) -> "_Draft | None":
+        """The same message without its picture or its markup; None when there is nothing to leave out."""
+        if part is Fallback.PREVIEW and self.preview_url:
+            return replace(self, preview_url=None)
+        if part is Fallback.MARKUP and self.parse_mode and self.plain:
+            return replace(self, text=self.plain, parse_mode=None)
+        return None
+
+    @property
+    def preview(self) -> LinkPreviewOptions:
+        """The cover stands above the text: one message of 4096 characters, where a photo's caption ends at 1024."""
+        if self.preview_url is None:
+            return LinkPreviewOptions(is_disabled=True)
+        return LinkPreviewOptions(url=self.preview_url, show_above_text=True, prefer_large_media=True)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {
+            "chat_id": self.chat,
+            "message_thread_id": self.thread,
+            "text": self.text,
+            "parse_mode": self.parse_mode,
+            "link_preview_options": self.preview,
+        }
+
+
+@dataclass
+class TelegramTransport:
+    """Sends parcels through the process's bot. Addresses are a chat, or chat/thread for a topic of a forum."""
+
+    settings: TelegramSettings
+    _secret: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._secret = self.settings.token.get_secret_value()
+
+    def __enter__(self) -> Self:
+        self._thread()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The bot stays: other lanes use it, and a new one costs about 80 ms."""
+
+    def send(self, parcel: Parcel) -> Receipt:
+        try:
+            draft = _Draft.of(parcel)
+        except (KeyError, ValueError) as error:
+            reason = f"cannot be written as a Telegram message: {redact(str(error), self._secret)}"
+            raise Rejected(text=reason, kind=Kind.CONTENT) from error
+        while True:
+            try:
+                return _receipt(self._call(draft))
+            except TelegramError as error:
+                draft = self._lighter(draft, error, parcel)
+
+    def _lighter(self, draft: _Draft, error: TelegramError, parcel: Parcel) -> _Draft:
+        """What to try instead; raises the translated error when there is nothing. Ends: each step leaves something out."""
+        row = row_for(error)
+        lighter = draft.without(row.fallback)
+        if lighter is None:
+            raise translate(error, self._secret) from None
+        if row.fallback is Fallback.MARKUP:
+            said = redact(error.message, self._secret)
+            logger.warning(
+                "delivery %s: Telegram refused our markup, sent as plain text: %s", parcel.identity, said
+            )
+        return lighter
+
+    def _call(self, draft: _Draft) -> SentMessage:
+        """One request. Raises TelegramError, or a SendError for what python-telegram-bot does not translate."""
+        thread = self._thread()
+        try:
+            return thread.call(thread.bot.send_message(**draft.arguments()))
+        except TelegramError:
+            raise
+        except (Exception, CancelledError) as error:
+            raise self._foreign(error) from None
+
+    def _foreign(self, error: BaseException) -> SendError:
+        said = redact(f"{type(error).__name__} {error}", self._secret)
+        return Unconfirmed(text=f"no readable answer from Telegram: {said}", kind=Kind.NETWORK)
+
+    def _thread(self) -> BotThread:
+        if not self._secret:
+            raise _misconfigured(
+                "no bot token: set DISTRIBUTOR_TELEGRAM_TOKEN (or DISTRIBUTOR_TELEGRAM_TOKEN_FILE)"
+            )
+        quiet_request_log()
+        try:
+            return _bots.get(self.settings)
+        except Exception as error:
+            said = redact(str(error), self._secret)
+            raise _misconfigured(f"no Telegram bot: check telegram.proxy and the token ({said})") from None
+
+
+def _misconfigured(text: str) -> Unavailable:
+    return Unavailable(text=text, scope=Scope.CHANNEL, kind=Kind.CONFIG, counts=False)
+
+
+def _receipt(sent: SentMessage) -> Receipt:
+    return Receipt(provider_id=str(sent.message_id), code="200")

@@ -1,0 +1,30 @@
+"""WeCom (企业微信): group robots of the configuration, with a short text that also fits WeChat's clients."""
+
+from collections.abc import Sequence
+
+from distributor.channels.wecom.render import render_wecom
+from distributor.channels.wecom.transport import WecomTransport
+from distributor.model import Message, Post, Recipient
+from distributor.settings import Newsletter, Settings
+
+
+class WecomChannel:
+    """The channel "wecom"."""
+
+    name = "wecom"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def render(self, post: Post, newsletter: Newsletter) -> Sequence[Message]:
+        return render_wecom(post, newsletter)
+
+    def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
+        table = newsletter.channel_settings.wecom
+        return [
+            Recipient(channel=self.name, address=robot.name, variant=robot.mode, destination=robot.name)
+            for robot in (table.destinations if table else ())
+        ]
+
+    def open(self) -> WecomTransport:
+        return WecomTransport(self._settings.wecom, self._settings.wecom_keys)

@@ -1,0 +1,191 @@
+"""The sandbox as one thing: SMTP and HTTP on loopback, one inbox, one set of faults."""
+
+import json
+import re
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from distributor.sandbox.faults import KINDS, Fault, Faults
+from distributor.sandbox.httpd import HttpServer, Reply, Request, json_reply
+from distributor.sandbox.inbox import CHANNELS, Inbox
+from distributor.sandbox.limits import Limits
+from distributor.sandbox.pages import CSP, chat_page, inbox_page, mail_page, missing_page, robot_page
+from distributor.sandbox.smtp import SmtpServer
+from distributor.sandbox.telegram import TelegramApi
+from distributor.sandbox.wecom import WecomRobot
+
+MOST_ENTRIES = 1000
+
+Route = Callable[[Request, str], Reply | None]
+
+
+class Sandbox:
+    """A context manager. Port 0 takes any free one; read `smtp_port`, `http_port` and `url` inside the `with`.
+
+    Without a folder everything is kept in memory. Raises OSError when a port is taken.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        smtp_port: int = 0,
+        http_port: int = 0,
+        limits: Limits | None = None,
+        faults: Sequence[Fault] = (),
+        host: str = "127.0.0.1",
+        pipelining: bool = False,
+    ) -> None:
+        limits = limits or Limits()
+        self.inbox = Inbox(folder)
+        self.faults = Faults(faults)
+        self._telegram = TelegramApi(self.inbox, self.faults, limits)
+        self._wecom = WecomRobot(self.inbox, self.faults, limits)
+        self._http = HttpServer(self._handle, host=host, port=http_port)
+        try:
+            self._smtp = SmtpServer(
+                self.inbox, self.faults, limits, host=host, port=smtp_port, pipelining=pipelining
+            )
+        except OSError:
+            self._http.close()
+            self.inbox.close()
+            raise
+        self.smtp_port, self.http_port = self._smtp.port, self._http.port
+        self.url = f"http://{host}:{self.http_port}"
+
+    def __enter__(self) -> Self:
+        self._smtp.start()
+        self._http.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._smtp.stop()
+        self._http.stop()
+        self.inbox.close()
+
+    def _handle(self, request: Request) -> Reply | None:
+        for method, pattern, route in self._routes:
+            match = pattern.fullmatch(request.path) if method == request.method else None
+            if match:
+                return route(self, request, match[1] if pattern.groups else "")
+        return json_reply({"error": f"nothing answers {request.method} here"}, 404)
+
+    def _bot(self, request: Request, _: str) -> Reply | None:
+        return self._telegram.handle(request)
+
+    def _robot(self, request: Request, _: str) -> Reply | None:
+        return self._wecom.handle(request)
+
+    def _health(self, _: Request, __: str) -> Reply:
+        return json_reply({"ok": True})
+
+    def _counts(self, _: Request, __: str) -> Reply:
+        return json_reply(self.inbox.counts())
+
+    def _entries(self, request: Request, _: str) -> Reply:
+        query = request.query
+        found = self.inbox.entries(query.get("channel") or None, query.get("address") or None)
+        offset = _number(query.get("offset"), 0)
+        limit = min(_number(query.get("limit"), 100), MOST_ENTRIES)
+        shown = [entry.to_json() for entry in found[offset : offset + limit]]
+        return json_reply({"total": len(found), "entries": shown})
+
+    def _show_faults(self, _: Request, __: str) -> Reply:
+        return json_reply({"faults": [rule.to_json() for rule in self.faults.rules], "kinds": KINDS})
+
+    def _add_faults(self, request: Request, _: str) -> Reply:
+        """One rule or a list of them. JSON only: a browser asks before it sends that across sites."""
+        if not request.content_type.startswith("application/json"):
+            return json_reply({"error": "send application/json"}, 415)
+        try:
+            data = json.loads(request.body)
+            rules = [Fault.from_json(one) for one in (data if isinstance(data, list) else [data])]
+        except ValueError as error:
+            return json_reply({"error": str(error)}, 422)
+        self.faults.add(*rules)
+        return self._show_faults(request, "")
+
+    def _clear_faults(self, request: Request, _: str) -> Reply:
+        self.faults.clear()
+        return self._show_faults(request, "")
+
+    def _inbox_page(self, request: Request, _: str) -> Reply:
+        channel = request.query.get("channel", "")
+        return _page(
+            inbox_page,
+            self.inbox,
+            channel=channel if channel in CHANNELS else "",
+            search=request.query.get("search", "").strip(),
+            page=_number(request.query.get("page"), 1),
+        )
+
+    def _mail_page(self, _: Request, number: str) -> Reply:
+        return _page(mail_page, self.inbox, int(number))
+
+    def _chat_page(self, _: Request, address: str) -> Reply:
+        return _page(chat_page, self.inbox, address)
+
+    def _robot_page(self, _: Request, address: str) -> Reply:
+        return _page(robot_page, self.inbox, address)
+
+    _routes = tuple(
+        (method, re.compile(pattern), route)
+        for method, pattern, route in (
+            ("GET", r"/bot.*", _bot),
+            ("POST", r"/bot.*", _bot),
+            ("POST", r"/cgi-bin/webhook/send", _robot),
+            ("GET", r"/healthz", _health),
+            ("GET", r"/api/counts", _counts),
+            ("GET", r"/api/entries", _entries),
+            ("GET", r"/faults", _show_faults),
+            ("POST", r"/faults", _add_faults),
+            ("DELETE", r"/faults", _clear_faults),
+            ("GET", r"/", _inbox_page),
+            ("GET", r"/mail/(\d{1,9})", _mail_page),
+            ("GET", r"/chat/([^/]+)", _chat_page),
+            ("GET", r"/robot/([^/]+)", _robot_page),
+        )
+    )
+
+
+def run_sandbox(
+    folder: Path | None,
+    smtp_port: int,
+    http_port: int,
+    faults: Sequence[Fault] = (),
+    *,
+    host: str = "127.0.0.1",
+    announce: Callable[[Sandbox], None] | None = None,
+) -> None:
+    """Serves until SIGINT or SIGTERM, in the main thread; `announce` is called once everything listens."""
+    stop = threading.Event()
+    caught = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in caught}
+    try:
+        with Sandbox(folder, smtp_port=smtp_port, http_port=http_port, faults=faults, host=host) as sandbox:
+            if announce:
+                announce(sandbox)
+            stop.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _page(render: Callable[..., str], *args: object, **values: object) -> Reply:
+    status = 200
+    try:
+        text = render(*args, **values)
+    except KeyError as error:
+        status, text = 404, missing_page(str(error.args[0]))
+    headers = {"Content-Security-Policy": CSP, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+    return Reply(status=status, content_type="text/html; charset=utf-8", body=text.encode(errors="replace"), headers=headers)
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text and re.fullmatch(r"\d{1,9}", text) else default

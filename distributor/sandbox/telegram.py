@@ -1,0 +1,288 @@
+"""A stateful Telegram Bot API: the methods a newsletter uses, with the real limits and the real words.
+
+Sources: Bot API reference; tdlib/telegram-bot-api Client.cpp; tdlib/td MessageEntity.cpp. Of the parse modes only HTML.
+"""
+
+import json
+import math
+import re
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributor.sandbox.checks import PLACEHOLDER
+from distributor.sandbox.faults import Fault, Faults
+from distributor.sandbox.httpd import Reply, Request, json_reply
+from distributor.sandbox.inbox import Inbox
+from distributor.sandbox.limits import Limits, Rate, Windows
+from distributor.sandbox.markup import Entity, MarkupError, Parsed, entities_bytes, parse_html, trim
+
+PATH = re.compile(r"/bot([^/]*)/(\w+)")
+TOKEN = re.compile(r"(\d+):[A-Za-z0-9_-]{10,}")
+CHAT = re.compile(r"-?[1-9]\d{0,18}|@[A-Za-z][A-Za-z0-9_]{3,31}")
+LONGEST_TEXT = 4096  # code points after entity parsing
+MOST_ENTITIES = 100  # what follows is dropped without an error
+ENTITIES_BYTES = 9500
+
+#: fault → status, description
+REFUSALS = {
+    "blocked": (403, "Forbidden: bot was blocked by the user"),
+    "deactivated": (403, "Forbidden: user is deactivated"),
+    "missing": (400, "Bad Request: chat not found"),
+    "migrated": (400, "Bad Request: group chat was upgraded to a supergroup chat"),
+    "throttle": (429, "Too Many Requests: retry after {seconds}"),
+    "server-error": (502, "Bad Gateway"),
+}
+AFTER = ("server-error-after-accept", "garbage", "drop-after-accept", "slow")
+BAD_GATEWAY = Reply(
+    status=502, content_type="text/html", body=b"<html><body><h1>502 Bad Gateway</h1></body></html>"
+)
+GARBAGE = Reply(content_type="text/html", body=b"<html><body>It works!</body></html>")
+
+
+@dataclass
+class ApiError(Exception):
+    """An answer with ok: false."""
+
+    status: int
+    description: str
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+    def reply(self) -> Reply:
+        if self.status == BAD_GATEWAY.status:
+            return BAD_GATEWAY
+        data = {"ok": False, "error_code": self.status, "description": self.description}
+        wait = self.parameters.get("retry_after")
+        return json_reply(
+            {**data, "parameters": self.parameters} if self.parameters else data,
+            self.status,
+            headers={"Retry-After": str(wait)} if wait else {},
+        )
+
+
+@dataclass(frozen=True)
+class _Call:
+    bot: str
+    chat: str
+    fields: Mapping[str, Any]
+
+
+class TelegramApi:
+    """Answers `/bot<token>/<method>` for any token of the right shape; what is stored names the bot by its id."""
+
+    def __init__(self, inbox: Inbox, faults: Faults, limits: Limits) -> None:
+        self.inbox, self.faults, self.limits = inbox, faults, limits
+        self._windows = Windows()
+        self._methods: Mapping[str, Callable[[_Call], Reply | None]] = {
+            "getme": self._get_me,
+            "getchat": self._get_chat,
+            "getupdates": lambda _: json_reply({"ok": True, "result": []}),
+            "sendmessage": self._send_message,
+        }
+
+    def handle(self, request: Request) -> Reply | None:
+        try:
+            return self._handle(request)
+        except ApiError as error:
+            return error.reply()
+
+    def _handle(self, request: Request) -> Reply | None:
+        match = PATH.fullmatch(request.path)
+        if match is None or ":" not in match[1]:
+            raise ApiError(404, "Not Found")
+        token = TOKEN.fullmatch(match[1])
+        if token is None or self.faults.take("telegram", token[1], ("bad-token",)):
+            self.inbox.refused("telegram", f"bot {match[1].partition(':')[0]}", "401 Unauthorized")
+            raise ApiError(401, "Unauthorized")
+        method = self._methods.get(match[2].lower())
+        if method is None:
+            raise ApiError(404, "Not Found")
+        fields = _fields(request)
+        return method(_Call(token[1], str(fields.get("chat_id", "")).strip(), fields))
+
+    def _get_me(self, call: _Call) -> Reply:
+        bot = {"id": int(call.bot), "is_bot": True, "first_name": "Sandbox", "username": "sandbox_bot"}
+        more = {"can_join_groups": True, "can_read_all_group_messages": False, "supports_inline_queries": False}
+        return json_reply({"ok": True, "result": {**bot, **more}})
+
+    def _get_chat(self, call: _Call) -> Reply:
+        _check_chat(call.chat)
+        if fault := self.faults.take("telegram", call.chat, ("missing", "migrated")):
+            raise _refusal(fault)
+        gifts = ("unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription", "gifts_from_channels")
+        more = {
+            "accent_color_id": 0,
+            "max_reaction_count": 11,
+            "accepted_gift_types": dict.fromkeys(gifts, False),
+        }
+        return json_reply({"ok": True, "result": {**_chat(call.chat), **more}})
+
+    def _send_message(self, call: _Call) -> Reply | None:
+        try:
+            parsed, preview = self._checked(call)
+        except ApiError as error:
+            self.inbox.refused(
+                "telegram", call.chat, f"{error.status} {error.description}", {"source": _text(call), "bot": call.bot}
+            )
+            raise
+        fault = self.faults.take("telegram", call.chat, AFTER)
+        return _answer(fault, self._accept(call, parsed, preview, fault.kind if fault else ""))
+
+    def _checked(self, call: _Call) -> tuple[Parsed, dict[str, Any]]:
+        if not call.chat:
+            raise ApiError(400, "Bad Request: chat_id is empty")
+        if fault := self.faults.take("telegram", call.chat, REFUSALS):
+            raise _refusal(fault)
+        _check_chat(call.chat)
+        parsed = _parse(call)
+        _check_size(parsed)
+        preview = _object(call.fields, "link_preview_options")
+        self._check_rate(call)
+        return parsed, preview
+
+    def _check_rate(self, call: _Call) -> None:
+        rates: dict[str, Rate] = {
+            f"bot {call.bot}": self.limits.telegram_bot,
+            f"chat {call.bot} {call.chat}": self.limits.telegram_chat,
+        }
+        if call.chat.startswith(("-", "@")):
+            rates[f"group {call.bot} {call.chat}"] = self.limits.telegram_group
+        if wait := self._windows.take(rates):
+            raise _too_many(math.ceil(wait))
+
+    def _accept(self, call: _Call, parsed: Parsed, preview: dict[str, Any], note: str) -> dict[str, Any]:
+        kept = parsed.entities[:MOST_ENTITIES]
+        content = {
+            "bot": call.bot,
+            "text": parsed.text,
+            "entities": [entity.to_json() for entity in kept],
+            "source": _text(call),
+            "preview": preview,
+            "silent": str(call.fields.get("disable_notification", "")).lower() == "true",
+            "thread": call.fields.get("message_thread_id"),
+        }
+        entry = self.inbox.accepted("telegram", call.chat, content, note=note, violations=_violations(parsed))
+        return {
+            "message_id": entry.id,
+            "date": int(time.time()),
+            "from": {"id": int(call.bot), "is_bot": True, "first_name": "Sandbox"},
+            "chat": _chat(call.chat),
+            "text": parsed.text,
+            "entities": content["entities"],
+        }
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    try:
+        return request.fields()
+    except ValueError:
+        raise ApiError(400, "Bad Request: can't parse the request body") from None
+
+
+def _text(call: _Call) -> str:
+    return str(call.fields.get("text", ""))
+
+
+def _check_chat(chat: str) -> None:
+    if not CHAT.fullmatch(chat):
+        raise ApiError(400, "Bad Request: chat not found")
+
+
+def _parse(call: _Call) -> Parsed:
+    text, mode = _text(call), str(call.fields.get("parse_mode", "")).lower()
+    if not text:
+        raise ApiError(400, "Bad Request: message text is empty")
+    if not _is_utf8(text):
+        raise ApiError(400, "Bad Request: strings must be encoded in UTF-8")
+    if mode not in ("", "html"):
+        raise ApiError(400, "Bad Request: unsupported parse_mode")
+    if not mode:
+        return trim(Parsed(text, _given_entities(call.fields)))
+    try:
+        return parse_html(text)
+    except MarkupError as error:
+        raise ApiError(400, f"Bad Request: can't parse entities: {error}") from None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _given_entities(fields: Mapping[str, Any]) -> list[Entity]:
+    """Entities a client sends instead of a parse mode."""
+    try:
+        return [
+            Entity(str(one["type"]), int(one["offset"]), int(one["length"]), str(one.get("url", "")))
+            for one in _json(fields.get("entities") or [])
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ApiError(400, "Bad Request: can't parse entities JSON object") from None
+
+
+def _object(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    try:
+        value = _json(fields.get(name) or {})
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ApiError(400, f"Bad Request: can't parse {name.replace('_', ' ')} JSON object")
+    return value
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _check_size(parsed: Parsed) -> None:
+    if not parsed.text:
+        raise ApiError(400, "Bad Request: text must be non-empty")
+    if len(parsed.text) > LONGEST_TEXT:
+        raise ApiError(400, "Bad Request: message is too long")
+    if entities_bytes(parsed.entities) > ENTITIES_BYTES:
+        raise ApiError(400, "Bad Request: ENTITIES_TOO_LONG")
+
+
+def _violations(parsed: Parsed) -> list[str]:
+    found = list(parsed.notes)
+    if (count := len(parsed.entities)) > MOST_ENTITIES:
+        found.append(f"{count} entities; those after number {MOST_ENTITIES} are dropped without an error")
+    for name in sorted(set(PLACEHOLDER.findall(parsed.text.encode()))):
+        found.append(f"placeholder {name.decode()} was never filled")
+    return found
+
+
+def _refusal(fault: Fault) -> ApiError:
+    status, description = REFUSALS[fault.kind]
+    if fault.kind == "throttle":
+        return _too_many(math.ceil(fault.seconds(2)))
+    moved = {"migrate_to_chat_id": int(fault.value or 0)} if fault.kind == "migrated" else {}
+    return ApiError(status, description, moved)
+
+
+def _too_many(seconds: int) -> ApiError:
+    status, description = REFUSALS["throttle"]
+    return ApiError(status, description.format(seconds=seconds), {"retry_after": seconds})
+
+
+def _answer(fault: Fault | None, message: dict[str, Any]) -> Reply | None:
+    kind = fault.kind if fault else ""
+    if kind == "drop-after-accept":
+        return None
+    odd = {"server-error-after-accept": BAD_GATEWAY, "garbage": GARBAGE}.get(kind)
+    delay = fault.seconds(5) if fault and kind == "slow" else 0
+    return odd or json_reply({"ok": True, "result": message}, delay=delay)
+
+
+def _chat(chat: str) -> dict[str, Any]:
+    if chat.startswith("@"):
+        number = -1_000_000_000_000 - zlib.crc32(chat.lower().encode())
+        return {"id": number, "type": "channel", "title": chat[1:], "username": chat[1:]}
+    if chat.startswith("-"):
+        return {"id": int(chat), "type": "supergroup", "title": f"Group {chat}"}
+    return {"id": int(chat), "type": "private", "first_name": f"Reader {chat}"}

@@ -1,0 +1,116 @@
+"""Celery: the alarm clock. Tasks are wake-ups; what is to be done stands in the database.
+
+Early ack, no ETA, no retry, no canvas, no result backend: a lost, doubled or late task changes nothing but the moment,
+because the sweeper signals again whatever is due (docs/decisions.md, "Celery carries no truth").
+"""
+
+import functools
+import multiprocessing
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from distributor.bootstrap import Distributor, build
+from distributor.dispatch import drain
+from distributor.schedule import look_after
+from distributor.settings import Settings, load_settings
+
+#: Seconds a drain works before it gives others a turn.
+DRAIN = 45.0
+TICK = timedelta(seconds=15)
+#: Wake-ups for one channel that one sweep sends at most.
+MOST_SIGNALS = 16
+
+app = Celery("distributor")
+_root: list[Path] = []
+# Made before the pool forks, so that its children share it: SIGTERM reaches only the parent.
+_stop = multiprocessing.Event()
+
+
+def configure(settings: Settings) -> Celery:
+    """The app for these settings."""
+    _root[:] = [settings.root]
+    sweep = settings.engine.sweep
+    app.conf.update(
+        broker_url=settings.broker.url.get_secret_value(),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "global_keyprefix": "distributor:",
+            "visibility_timeout": 600,
+            "socket_timeout": 20,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 25,
+            "unacked_restore_interval": 10,
+        },
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_soft_shutdown_timeout=30,
+        beat_scheduler="celery.beat:Scheduler",  # in memory: what was sent when stands in the database
+        beat_max_loop_interval=5,
+        beat_schedule={
+            "tick": {"task": "tick", "schedule": TICK, "options": {"expires": TICK.total_seconds()}},
+            "sweep": {"task": "sweep", "schedule": sweep, "options": {"expires": sweep.total_seconds()}},
+        },
+        timezone="UTC",
+    )
+    return app
+
+
+def signal(channel: str, times: int = 1) -> None:
+    """Wakes workers for a channel. A signal that nobody takes in time is dropped: the next sweep sends another."""
+    for _ in range(min(times, MOST_SIGNALS)):
+        drain_channel.apply_async((channel,), expires=60)
+
+
+@app.task(name="drain")
+def drain_channel(channel: str) -> None:
+    distributor = _distributor()
+    drain(distributor.engine, channel, seconds=DRAIN, stop=_stop)
+    if not _stop.is_set() and distributor.ledger.due_channels().get(channel):
+        signal(channel)
+
+
+@app.task(name="sweep")
+def sweep() -> None:
+    distributor = _distributor()
+    swept = look_after(distributor.engine, distributor.alerts)
+    lanes = distributor.settings.engine.lanes
+    for channel, due in swept.due.items():
+        signal(channel, -(-due // lanes))
+    distributor.ledger.beat("worker", distributor.engine.worker)
+
+
+@app.task(name="tick")
+def tick() -> None:
+    distributor = _distributor()
+    distributor.scheduler.tick(datetime.now(UTC))
+    for channel, due in distributor.ledger.due_channels().items():
+        signal(channel, -(-due // distributor.settings.engine.lanes))
+
+
+@worker_shutting_down.connect
+def _stop_lanes(**_details: Any) -> None:
+    _stop.set()
+
+
+def _distributor() -> Distributor:
+    return _build(os.getpid())
+
+
+@functools.cache
+def _build(_pid: int) -> Distributor:
+    """One a process: connections and event loops must be made after the fork."""
+    return build(load_settings(_root[0]))

@@ -1,0 +1,138 @@
+"""The web app: verify, parse, call a story, answer.
+
+Unsubscribing follows RFC 8058: a POST to the very URL of the mail's header ends the subscription at once, whatever the
+body says, without cookie, login or redirect; again and again is harmless. A GET shows a page with a button: scanners
+and link previews fetch every link of a mail.
+"""
+
+import html
+from collections.abc import Awaitable, Callable, Mapping
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+
+from distributor.bootstrap import Distributor
+from distributor.dispatch import UNSUBSCRIBE_URL, VIEW_URL
+from distributor.errors import RequestRefused, ServiceDown
+from distributor.model import Issue, SubscriptionState
+from distributor.rendering import template_environment
+
+#: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+MAIL_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src https: http:; base-uri 'none'; form-action 'none'"
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Robots-Tag": "noindex",
+    "Cache-Control": "no-store",
+}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(distributor: Distributor) -> FastAPI:
+    """The app for one installation."""
+    app = FastAPI(title="distributor", docs_url=None, redoc_url=None, openapi_url=None)
+    pages = Pages(distributor)
+    app.add_api_route("/u/{token}", pages.ask, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/u/{token}", pages.leave, methods=["POST"], response_class=HTMLResponse)
+    app.add_api_route("/u", pages.explain, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/issues/{issue_id}", pages.issue, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/healthz", pages.health, methods=["GET"], response_class=PlainTextResponse)
+    app.add_exception_handler(ServiceDown, _service_down)
+
+    @app.middleware("http")
+    async def harden(request: Request, call_next: Handler) -> Response:
+        response = await call_next(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        return response
+
+    return app
+
+
+class Pages:
+    """One method a page."""
+
+    def __init__(self, distributor: Distributor) -> None:
+        self.distributor = distributor
+        self.templates = template_environment(distributor.settings.root)
+
+    def ask(self, token: str) -> HTMLResponse:
+        """The human page of an unsubscribe link: a button, no effect."""
+        found = self.distributor.audience.find(token)
+        if found is None:
+            return self._unknown()
+        left = found.state is SubscriptionState.UNSUBSCRIBED
+        return self._page(
+            "unsubscribed" if left else "unsubscribe",
+            newsletter=found.newsletter,
+            address=_masked(found.address),
+        )
+
+    def leave(self, token: str) -> HTMLResponse:
+        """RFC 8058's POST, and the button's."""
+        found = self.distributor.audience.unsubscribe(token, "one click or the page's button")
+        if found is None:
+            return self._unknown()
+        return self._page("unsubscribed", newsletter=found.newsletter, address=_masked(found.address))
+
+    def explain(self) -> HTMLResponse:
+        """Where the unsubscribe link of the browser's copy leads: that copy belongs to nobody."""
+        return self._page("explain")
+
+    def issue(self, issue_id: int) -> HTMLResponse:
+        """The mail as it was sent, without what belongs to one reader."""
+        try:
+            issue = self.distributor.ledger.issue(issue_id)
+        except RequestRefused:
+            return self._unknown()
+        parts = self.distributor.ledger.messages(issue_id, "email").get("default")
+        if not parts:
+            return self._unknown()
+        response = HTMLResponse(self._without_reader(parts[0].content["html"], issue))
+        response.headers["Content-Security-Policy"] = MAIL_POLICY
+        return response
+
+    def health(self) -> PlainTextResponse:
+        """200 when the database answers."""
+        self.distributor.database.version()
+        return PlainTextResponse("ok\n")
+
+    def _without_reader(self, text: str, issue: Issue) -> str:
+        base = self.distributor.settings.web.base_url
+        values: Mapping[str, str] = {UNSUBSCRIBE_URL: f"{base}/u", VIEW_URL: f"{base}/issues/{issue.id}"}
+        for placeholder, value in values.items():
+            text = text.replace(placeholder, html.escape(value))
+        return text
+
+    def _unknown(self) -> HTMLResponse:
+        return self._page("unknown", status=404)
+
+    def _page(
+        self, name: str, *, newsletter: str | None = None, address: str = "", status: int = 200
+    ) -> HTMLResponse:
+        known = self.distributor.settings.newsletters
+        chosen = known.get(newsletter or "") or next(iter(known.values()))
+        page = self.templates.get_template("web/page.html.j2")
+        return HTMLResponse(
+            page.render(page=name, newsletter=chosen, language=chosen.language, address=address),
+            status_code=status,
+        )
+
+
+async def _service_down(_request: Request, _error: Exception) -> Response:
+    return PlainTextResponse(
+        "Not available right now; please try again in a minute.\n",
+        status_code=503,
+        headers={"Retry-After": "60"},
+    )
+
+
+def _masked(address: str) -> str:
+    """Enough for the reader to recognise it, too little for whoever else holds the link: l•••@example.com."""
+    name, at, domain = address.partition("@")
+    return f"{name[:1]}•••{at}{domain}"
