@@ -35,7 +35,7 @@ types: dev  ## mypy --strict over code and tests
 
 .PHONY: contracts
 contracts: dev  ## import contracts: who may know whom
-	@$(BIN)/lint-imports --no-timing > .import-contracts.log 2>&1 || { cat .import-contracts.log; exit 1; }
+	@$(BIN)/lint-imports > .import-contracts.log 2>&1 || { cat .import-contracts.log; exit 1; }
 	@rm -f .import-contracts.log
 
 .PHONY: format

@@ -36,7 +36,7 @@ from distributor.model import (
     SkipReason,
     SuppressionReason,
 )
-from distributor.pacing import Limit, Pacer
+from distributor.pacing import UNLIMITED, Limit, Pacer
 from distributor.retry import decide
 from distributor.settings import EngineSettings, Newsletter, Retry
 
@@ -53,8 +53,6 @@ PART_WAIT = timedelta(seconds=5)
 STOP_FIRST, STOP_LONGEST = timedelta(seconds=5), timedelta(minutes=5)
 #: How long an issue that a person reopened may still be sent.
 RESEND_GRACE = timedelta(hours=12)
-#: A key without a rate of its own: it matters only while a provider's "wait" blocks it.
-UNLIMITED = 1e6
 
 
 class Stop(Protocol):

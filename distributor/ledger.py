@@ -1170,6 +1170,12 @@ class Ledger:
             )
             return first == 1
 
+    def watched_since(self, newsletter: str) -> datetime | None:
+        """When a scheduler first looked after this newsletter."""
+        with self.database.read() as connection:
+            first = select(func.min(ticks.c.first_at)).where(ticks.c.newsletter == newsletter)
+            return _as_utc(connection.execute(first).scalar())
+
     def ticks(self, newsletter: str, limit: int = 20) -> Sequence[Mapping[str, Any]]:
         """What the scheduler decided lately, the newest first."""
         query = (

@@ -13,6 +13,9 @@ from typing import Protocol
 from redis import Redis
 from redis.exceptions import RedisError
 
+#: A key without a rate of its own: it matters only while a provider's "wait" blocks it.
+UNLIMITED = 1e6
+
 
 @dataclass(frozen=True)
 class Limit:

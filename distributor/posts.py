@@ -84,7 +84,8 @@ def load_posts(folder: Path, zone: ZoneInfo) -> PostFolder:
         try:
             post = parse_file(path, zone)
         except PostError as error:
-            errors.append(error)
+            if os.path.lexists(path):  # an editor that saves by renaming takes files away for a moment
+                errors.append(error)
         else:
             posts.append(replace(post, draft=post.draft or among_drafts(path, folder)))
     return PostFolder(posts=tuple(posts), errors=tuple(errors))
@@ -183,7 +184,7 @@ def near_misses(name: str, posts: Sequence[Post]) -> str:
 def existing_file(folder: Path, name: str) -> Path | None:
     for path in (folder / name, Path(name)):
         with suppress(OSError):  # a name longer than the file system allows
-            if path.is_file():
+            if path.suffix.lower() in SUFFIXES and path.is_file():
                 return path
     return None
 
@@ -243,7 +244,7 @@ def post_files(folder: Path, errors: list[PostError]) -> Iterator[Path]:
 
 
 def is_post_name(name: str, siblings: Iterable[str]) -> bool:
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a bare name; Path would be made for every file twice
+    stem, suffix = Path(name).stem, Path(name).suffix
     if suffix.lower() not in SUFFIXES or name.startswith((".", "~", "#")) or stem.endswith("~"):
         return False
     if CONFLICT_COPY.search(name):

@@ -162,9 +162,7 @@ def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: A
 
 
 def _build_markdown() -> MarkdownIt:
-    markdown = (
-        MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
-    )
+    markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
     markdown.inline.ruler.at("emphasis", _emphasis)
     markdown.add_render_rule("image", _picture)
     markdown.add_render_rule("html_inline", _raw_html)
@@ -218,7 +216,7 @@ class _Tidier:
 
     def checked(self, children: Sequence[Token]) -> Iterator[Token]:
         unlinked = False
-        for token in children:
+        for token in _without_scripts(children):
             if token.type == "link_open":
                 unlinked = self.is_anchor(str(token.attrs.get("href", "")))
             if token.type == "image":
@@ -257,11 +255,26 @@ class _Tidier:
         raise PostError(self.post.path, reason, self.line)
 
 
+def _without_scripts(children: Sequence[Token]) -> Iterator[Token]:
+    """What stands inside an inline <script> or <style> is no text for readers."""
+    hidden = ""
+    for token in children:
+        tag = (
+            re.match(r"<(/?)(script|style)\b", token.content, re.IGNORECASE)
+            if token.type == "html_inline"
+            else None
+        )
+        if tag:
+            hidden = "" if tag[1] else tag[2]
+        elif token.nesting or not hidden:  # tags stay, so that they stay paired
+            yield token
+
+
 def is_web(address: str) -> bool:
     """Whether it is a full http(s) address."""
     try:
         parts = urlsplit(address)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+        return parts.scheme in {"http", "https"} and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or ""))
     except ValueError:
         return False
 
@@ -359,6 +372,10 @@ class HtmlReader(HTMLParser):
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """`<![anything]` is a comment to browsers; the parser of Python 3.11 raises AssertionError."""
+        return self.parse_bogus_comment(i, report)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)

@@ -58,7 +58,13 @@ class Runner:
         self.distributor.ledger.beat("worker", self.distributor.engine.worker)
 
     def _drain(self, channel: str) -> Callable[[], object]:
-        return lambda: drain(self.distributor.engine, channel, seconds=DRAIN, stop=self.stop)
+        """A look is one small query; lanes are made only when there is something to do."""
+
+        def step() -> None:
+            if channel in self.distributor.ledger.due_channels():
+                drain(self.distributor.engine, channel, seconds=DRAIN, stop=self.stop)
+
+        return step
 
     def _tick(self) -> None:
         self.distributor.scheduler.tick(datetime.now(UTC))

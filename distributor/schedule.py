@@ -40,6 +40,7 @@ class Phase(StrEnum):
 class Decision(StrEnum):
     """What the scheduler decided about a day; each is recorded with its reason."""
 
+    WATCHING = "watching"  # a tick came by
     CHECKED = "checked"
     OPENED = "opened"
     WAITING = "waiting"  # for a post
@@ -107,15 +108,15 @@ class Scheduler:
         alerts: Alerts,
         folder: Callable[[Newsletter], Path],
         check: Callable[[], Sequence[str]],
-        since: datetime | None = None,
     ) -> None:
         self.engine, self.alerts, self.check = engine, alerts, check
         self.folder = folder
-        self.since = since
 
     def tick(self, now: datetime) -> None:
         """Looks at every newsletter once; one newsletter's trouble never stops another's issue."""
         for newsletter in self.engine.newsletters.values():
+            today = now.astimezone(newsletter.zone).date()
+            self.engine.ledger.record_tick(newsletter.slug, today, Decision.WATCHING, "")
             for turn in turns(newsletter, now):
                 try:
                     self._take(turn, now)
@@ -147,9 +148,10 @@ class Scheduler:
         VERDICTS[pick.verdict](self, turn, now, pick)
 
     def _missed(self, turn: Turn, _now: datetime) -> None:
-        if self.since is None or turn.due < self.since:
-            return  # before this installation sent anything
         slug, day = turn.newsletter.slug, turn.day
+        since = self.engine.ledger.watched_since(slug)
+        if since is None or turn.due < since:
+            return  # before this installation looked after anything
         if any(
             row["decision"] == Decision.NO_POST
             for row in self.engine.ledger.ticks(slug)

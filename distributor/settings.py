@@ -434,6 +434,12 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
     return settings
 
 
+def packaged(name: str) -> Path:
+    """A folder that comes with the package (`templates`, `config`, `posts`); in a checkout, the one beside it."""
+    inside = Path(__file__).parent / "defaults" / name
+    return inside if inside.is_dir() else Path(__file__).parent.parent / name
+
+
 def wecom_key_name(robot: str) -> str:
     """The environment variable that holds a robot's key."""
     return f"{PREFIX}WECOM_{robot.upper().replace('-', '_')}_KEY"

@@ -107,6 +107,16 @@ def test_a_paragraph_that_looks_like_front_matter_is_kept(text: str) -> None:
     assert (seen.body, seen.title, seen.extra) == (text + "\n", "some post", {})
 
 
+@pytest.mark.parametrize(
+    "front",
+    ["---\n---\n", "---\n# only a comment\n---\n", "+++\n+++\n", "{}\n", "---\ndate:\ndraft: ~\n---\n"],
+)
+def test_front_matter_may_say_nothing(front: str) -> None:
+    seen = parse(front + "Text.", "2026-11-20-a-day.md")
+    assert (seen.title, seen.body, seen.draft) == ("a day", "Text.\n", False)
+    assert seen.date == datetime(2026, 11, 20, tzinfo=SHANGHAI)
+
+
 def test_all_known_keys() -> None:
     seen = parse(
         "---\ntitle: T\nslug: My Slug\ndescription: A  short\n  text\nlang: en\nurl: <https://example.com/a>\n"
@@ -472,6 +482,19 @@ def test_bad_files_do_not_hide_the_good_ones(tmp_path: Path) -> None:
     assert str(content.errors[0]).startswith(f"{bad}:2: front matter is not good YAML")
 
 
+def test_a_file_that_went_away_while_the_folder_was_read_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = write(tmp_path, "b.md", post())
+
+    def walk(folder: Path, **_: object) -> list[tuple[str, list[str], list[str]]]:
+        gone.unlink()
+        return [(str(folder), [], ["b.md"])]
+
+    monkeypatch.setattr(os, "walk", walk)
+    assert load_posts(tmp_path, SHANGHAI).errors == ()
+
+
 def test_a_missing_folder_is_one_error(tmp_path: Path) -> None:
     content = load_posts(tmp_path / "missing", SHANGHAI)
     assert [error.reason for error in content.errors] == [
@@ -590,6 +613,7 @@ def test_posts_by_name(tmp_path: Path, name: str) -> None:
         ("2026-11-19", "did you mean 2026-11-19-old?"),
         ("2026-11-19-odl", "did you mean 2026-11-19-old?"),
         ("zzz", "did you mean 2026-11-19-old, news?"),
+        ("notes.txt", "did you mean"),
         ("bad", "bad.md:2: front matter"),
         ("n" * 5000, "no post is called"),
         ("nul\0", "no post is called"),
@@ -600,6 +624,7 @@ def test_names_that_fit_no_post_or_several(tmp_path: Path, name: str, said: str)
     write(tmp_path, "x/news.md", post())
     write(tmp_path, "2026-11-19-old.md", post())
     write(tmp_path, "bad.md", "---\ntitle: a: b\n---\n")
+    write(tmp_path, "notes.txt", "Text.")
     with pytest.raises(PostError) as caught:
         find_post(tmp_path, name, SHANGHAI)
     assert said in str(caught.value)
@@ -612,13 +637,26 @@ def test_a_name_in_an_empty_folder(tmp_path: Path) -> None:
 
 # Whatever comes
 
+SIGNS = """--- ... +++ ;;; title= "title": Title: { } [ ] ![c]( <!-- --> ``` " ' *a | \\ud800 2026-11-20 ："""
 FRAGMENTS = st.sampled_from(
-    r"""
-    --- ... +++ ;;; title: title= "title": date: Title: { } [ ] # ![c]( <img·src= <!-- --> ``` " ' &a· *a !!int· |
-    ?· -· %YAML·1.1 \ud800 2026-11-20 ：
-    """.replace("·", "\N{NO-BREAK SPACE}").split()
-    + ["\n", "\t", " ", "\r", "\u2028", ": "]
-).map(lambda text: text.replace("\N{NO-BREAK SPACE}", " "))
+    [
+        *SIGNS.split(),
+        "\n",
+        "\r",
+        "\t",
+        " ",
+        "\u2028",
+        ": ",
+        "title: ",
+        "date: ",
+        "# ",
+        "- ",
+        "? ",
+        "&a ",
+        "!!int ",
+        "<img src=",
+    ]
+)
 
 
 def outcome(text: str) -> Post | Mistake:

@@ -10,13 +10,9 @@ NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx
 UNUSABLE_ADDRESS = (httpx.UnsupportedProtocol, httpx.InvalidURL)
 
 
-def quiet_request_log() -> None:
-    """Drops httpx's line for each request: it prints the URL, which holds the token or key.
+def quiet(logger: str, *, below: int = logging.WARNING) -> None:
+    """Drops a library's records below a level: they print URLs, and with them the token or key.
 
     A filter, not a level: an application's own logging setup resets levels and leaves filters.
     """
-    logging.getLogger("httpx").addFilter(_from_warning)
-
-
-def _from_warning(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING
+    logging.getLogger(logger).addFilter(lambda record: record.levelno >= below)

@@ -46,7 +46,7 @@ def mail_violations(raw: bytes, message: Message) -> list[str]:
 
 
 def _wire(raw: bytes) -> Iterator[str]:
-    if re.search(rb"(?<!\r)\n|\r(?!\n)", raw):
+    if not raw.count(b"\r") == raw.count(b"\n") == raw.count(b"\r\n"):
         yield "a line does not end in CRLF"
     if (longest := max(map(len, raw.split(b"\r\n")))) > LONGEST_LINE:
         yield f"a line of {longest} octets; {LONGEST_LINE} are allowed"

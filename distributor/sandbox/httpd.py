@@ -75,7 +75,7 @@ class HttpServer:
         self._server = _Server((host, port), handle)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox-http"
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="sandbox-http"
         )
 
     def start(self) -> None:
@@ -122,9 +122,9 @@ class _Server(ThreadingMixIn, TCPServer):
             for connection in self._connections:
                 _shut(connection)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, _request: Any, _client_address: Any) -> None:
         # A client that went away in the middle is what the faults are for.
-        logger.debug("connection ended early", exc_info=True)
+        logger.debug("a connection ended early")
 
 
 class _Connection(BaseHTTPRequestHandler):

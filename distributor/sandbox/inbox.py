@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import SEEK_END, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 CHANNELS = ("email", "telegram", "wecom")
 
@@ -31,15 +32,16 @@ class Entry:
     reason: str = ""
     note: str = ""
     violations: Sequence[str] = ()
+    mail: Sequence[int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
 
 
 class Inbox:
-    """Entries in memory and, with a folder, in `inbox.jsonl` (one JSON line each) and `mail/*.eml`; thread-safe.
+    """Entries in memory and, with a folder, in `inbox.jsonl` (one JSON line each) beside `mail.raw`; thread-safe.
 
-    A line is with the kernel before the method returns: SIGKILL of the process loses nothing (a power cut may).
+    An entry names its mail by offset and length in `mail.raw`: a file for each mail costs 0.7 ms of file system. A line is with the kernel before the method returns: SIGKILL of the process loses nothing (a power cut may).
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -50,12 +52,16 @@ class Inbox:
         self._copies: Counter[tuple[str, str, str]] = Counter()
         self._tallies: Counter[tuple[str, str]] = Counter()
         self._addresses: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._mails: dict[int, bytes] = {}
-        self._file = None if folder is None else self._open(folder)
+        self._lines: BinaryIO = BytesIO()
+        self._raw: BinaryIO = BytesIO()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._raw = (folder / "mail.raw").open("a+b", buffering=0)
+            self._lines = self._reopen(folder / "inbox.jsonl")
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._lines.close()
+        self._raw.close()
 
     def accepted(
         self,
@@ -131,12 +137,12 @@ class Inbox:
 
     def mail(self, number: int) -> bytes:
         """The raw mail of an entry. Raises KeyError when it has none."""
-        if number in self._mails:
-            return self._mails[number]
-        try:
-            return self._mail_path(number).read_bytes()
-        except OSError:
-            raise KeyError(number) from None
+        place = self.entry(number).mail
+        if place is None:
+            raise KeyError(number)
+        with self._lock:
+            self._raw.seek(place[0])
+            return self._raw.read(place[1])
 
     def counts(self) -> dict[str, dict[str, int]]:
         """By channel: accepted, refused, addresses, unique (address, message) pairs, duplicates of those."""
@@ -155,13 +161,13 @@ class Inbox:
     def _append(self, mail: bytes | None, **values: Any) -> Entry:
         with self._lock:
             entry = Entry(
-                id=len(self._entries) + 1, at=datetime.now(UTC).isoformat(timespec="milliseconds"), **values
+                id=len(self._entries) + 1,
+                at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                mail=None if mail is None else self._keep(mail),
+                **values,
             )
-            if mail is not None:
-                self._keep_mail(entry.id, mail)
-            if self._file is not None:
-                line = json.dumps(entry.to_json(), ensure_ascii=False)
-                self._file.write(line.encode(errors="replace") + b"\n")
+            line = json.dumps(entry.to_json(), ensure_ascii=False)
+            self._lines.write(line.encode(errors="replace") + b"\n")
             self._index(entry)
         return entry
 
@@ -176,32 +182,23 @@ class Inbox:
         self._tallies[entry.channel, "duplicates"] += self._copies[copy] > 1
         self._addresses[entry.channel][entry.address] += 1
 
-    def _keep_mail(self, number: int, mail: bytes) -> None:
-        if self.folder is None:
-            self._mails[number] = mail
-        else:
-            self._mail_path(number).write_bytes(mail)
+    def _keep(self, mail: bytes) -> tuple[int, int]:
+        offset = self._raw.seek(0, SEEK_END)
+        self._raw.write(mail)
+        return offset, len(mail)
 
-    def _mail_path(self, number: int) -> Path:
-        if self.folder is None:
-            raise KeyError(number)
-        return self.folder / "mail" / f"{number:08d}.eml"
-
-    def _open(self, folder: Path) -> Any:
-        (folder / "mail").mkdir(parents=True, exist_ok=True)
-        path = folder / "inbox.jsonl"
+    def _reopen(self, path: Path) -> BinaryIO:
         whole = 0
-        if path.exists():
-            with path.open("rb") as lines:
-                for entry, end in _read(lines):
-                    self._index(entry)
-                    whole = end
-        file = path.open("ab", buffering=0)
+        file = path.open("a+b", buffering=0)
+        with path.open("rb") as lines:
+            for entry, end in _read(lines):
+                self._index(entry)
+                whole = end
         file.truncate(whole)  # a line torn by SIGKILL was never answered
         return file
 
 
-def _read(lines: Any) -> Iterator[tuple[Entry, int]]:
+def _read(lines: BinaryIO) -> Iterator[tuple[Entry, int]]:
     end = 0
     for line in lines:
         if not line.endswith(b"\n"):

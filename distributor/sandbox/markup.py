@@ -222,7 +222,8 @@ class _Reader:
         elif opened.tag == "a":
             self._keep_link(opened, length)
         elif not self._becomes_listing(opened, length):
-            self.entities.append(Entity(TAGS[opened.tag], opened.offset, length, opened.argument))
+            argument = "" if opened.tag == "span" else opened.argument
+            self.entities.append(Entity(TAGS[opened.tag], opened.offset, length, argument))
 
     def _keep_link(self, opened: _Open, length: int) -> None:
         url = opened.argument or "".join(self.parts[opened.begin :])
@@ -254,8 +255,12 @@ class _Reader:
 
 def is_link(url: str) -> bool:
     """Whether Telegram makes a link of it: http, https, tg or ton, and for the web a host with a dot."""
+    if re.match(r"(?!tg:|ton:)[A-Za-z][A-Za-z0-9+.-]*:(?!//|\d)", url):
+        return False  # mailto:, javascript: and their like
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = urlsplit(
+            url if re.match(r"\w+:", url) and not re.match(r"[^/]*:\d", url) else f"http://{url}"
+        )
         host = parts.hostname or ""
     except ValueError:
         return False

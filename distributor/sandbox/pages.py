@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -90,7 +91,7 @@ def telegram_html(text: str, entities: Sequence[Mapping[str, Any]]) -> Markup:
     units = text.encode("utf-16-le")
     cuts = sorted({0, len(units) // 2, *(cut for entity in entities for cut in _ends(entity))})
     parts: list[Markup] = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         parts += [_close(entity) for entity in reversed(entities) if _ends(entity)[1] == start]
         parts += [_open(entity) for entity in entities if _ends(entity)[0] == start]
         parts.append(escape(units[start * 2 : end * 2].decode("utf-16-le", "replace")))
@@ -114,6 +115,8 @@ def _ends(entity: Mapping[str, Any]) -> tuple[int, int]:
 def _open(entity: Mapping[str, Any]) -> Markup:
     if entity["type"] == "text_link":
         return Markup('<a href="{}" rel="noreferrer">').format(_safe_url(entity.get("url", "")))
+    if entity["type"] == "spoiler":
+        return Markup('<span class="spoiler">')
     return Markup("<{}>").format(_element(entity))
 
 
@@ -155,7 +158,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _summary(entry: Entry) -> str:
     content = entry.content
     articles = content.get("articles") or [{}]
-    texts = (content.get(name) for name in ("subject", "text", "content"))
+    texts = (content.get(name) for name in ("subject", "text", "content", "source"))
     text = next((text for text in texts if text), articles[0].get("title", ""))
     return " ".join(str(text).split())[:140]
 

@@ -96,6 +96,12 @@ class Sandbox:
         shown = [entry.to_json() for entry in found[offset : offset + limit]]
         return json_reply({"total": len(found), "entries": shown})
 
+    def _raw_mail(self, _: Request, number: str) -> Reply:
+        try:
+            return Reply(content_type="message/rfc822", body=self.inbox.mail(int(number)))
+        except KeyError:
+            return json_reply({"error": "no mail has this number"}, 404)
+
     def _show_faults(self, _: Request, __: str) -> Reply:
         return json_reply({"faults": [rule.to_json() for rule in self.faults.rules], "kinds": KINDS})
 
@@ -143,6 +149,7 @@ class Sandbox:
             ("GET", r"/healthz", _health),
             ("GET", r"/api/counts", _counts),
             ("GET", r"/api/entries", _entries),
+            ("GET", r"/api/mail/(\d{1,9})", _raw_mail),
             ("GET", r"/faults", _show_faults),
             ("POST", r"/faults", _add_faults),
             ("DELETE", r"/faults", _clear_faults),
@@ -183,8 +190,17 @@ def _page(render: Callable[..., str], *args: object, **values: object) -> Reply:
         text = render(*args, **values)
     except KeyError as error:
         status, text = 404, missing_page(str(error.args[0]))
-    headers = {"Content-Security-Policy": CSP, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
-    return Reply(status=status, content_type="text/html; charset=utf-8", body=text.encode(errors="replace"), headers=headers)
+    headers = {
+        "Content-Security-Policy": CSP,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Reply(
+        status=status,
+        content_type="text/html; charset=utf-8",
+        body=text.encode(errors="replace"),
+        headers=headers,
+    )
 
 
 def _number(text: str | None, default: int) -> int:

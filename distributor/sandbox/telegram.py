@@ -104,14 +104,24 @@ class TelegramApi:
 
     def _get_me(self, call: _Call) -> Reply:
         bot = {"id": int(call.bot), "is_bot": True, "first_name": "Sandbox", "username": "sandbox_bot"}
-        more = {"can_join_groups": True, "can_read_all_group_messages": False, "supports_inline_queries": False}
+        more = {
+            "can_join_groups": True,
+            "can_read_all_group_messages": False,
+            "supports_inline_queries": False,
+        }
         return json_reply({"ok": True, "result": {**bot, **more}})
 
     def _get_chat(self, call: _Call) -> Reply:
         _check_chat(call.chat)
         if fault := self.faults.take("telegram", call.chat, ("missing", "migrated")):
             raise _refusal(fault)
-        gifts = ("unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription", "gifts_from_channels")
+        gifts = (
+            "unlimited_gifts",
+            "limited_gifts",
+            "unique_gifts",
+            "premium_subscription",
+            "gifts_from_channels",
+        )
         more = {
             "accent_color_id": 0,
             "max_reaction_count": 11,
@@ -124,7 +134,10 @@ class TelegramApi:
             parsed, preview = self._checked(call)
         except ApiError as error:
             self.inbox.refused(
-                "telegram", call.chat, f"{error.status} {error.description}", {"source": _text(call), "bot": call.bot}
+                "telegram",
+                call.chat,
+                f"{error.status} {error.description}",
+                {"source": _text(call), "bot": call.bot},
             )
             raise
         fault = self.faults.take("telegram", call.chat, AFTER)
@@ -252,9 +265,8 @@ def _violations(parsed: Parsed) -> list[str]:
     found = list(parsed.notes)
     if (count := len(parsed.entities)) > MOST_ENTITIES:
         found.append(f"{count} entities; those after number {MOST_ENTITIES} are dropped without an error")
-    for name in sorted(set(PLACEHOLDER.findall(parsed.text.encode()))):
-        found.append(f"placeholder {name.decode()} was never filled")
-    return found
+    names = sorted(set(PLACEHOLDER.findall(parsed.text.encode())))
+    return [*found, *(f"placeholder {name.decode()} was never filled" for name in names)]
 
 
 def _refusal(fault: Fault) -> ApiError:

@@ -87,14 +87,14 @@ def _content(body: bytes) -> dict[str, Any]:
     if re.search(rb"(?<!\\)(?:\\\\)*\\u[0-9a-fA-F]{4}", body):
         raise RobotError(40033, "invalid charset. please use UTF-8, not escapes")
     data = _json(body)
-    kind = data.get("msgtype")
-    check = _CHECKS.get(kind) if isinstance(kind, str) else None
+    kind = str(data.get("msgtype"))
+    check = _CHECKS.get(kind)
     if check is None:
         raise RobotError(40008, "invalid message type")
     part = data.get(kind)
     if not isinstance(part, dict):
         raise RobotError(40035, f"invalid parameter: {kind} is missing")
-    check(str(kind), part)
+    check(kind, part)
     return {"msgtype": kind, **part}
 
 

@@ -45,15 +45,20 @@ def mail(
     )
 
 
-def notice(text: str = "发送完成：共 500 封。\n", **content: str) -> Parcel:
+def notice(text: str = "发送完成：共 500 封。\n") -> Parcel:
     """A text-only mail without placeholders."""
-    return mail(html="", text=text, values={}, placeholders=(), **content)
+    return mail(html="", text=text, values={}, placeholders=())
 
 
 def telegram(
     *, address: str = "@ai_daily", values: Mapping[str, str] | None = None, **content: str
 ) -> Parcel:
-    texts = {"html": "<b>AI 日报</b>\n今天的消息", "plain": "AI 日报\n今天的消息", "preview_url": "", **content}
+    texts = {
+        "html": "<b>AI 日报</b>\n今天的消息",
+        "plain": "AI 日报\n今天的消息",
+        "preview_url": "",
+        **content,
+    }
     return Parcel(
         message=Message(
             channel="telegram", variant="default", content=texts, placeholders=tuple(values or ())
@@ -67,7 +72,9 @@ def telegram(
 
 def wecom(*, robot: str = "ai-group", mode: str = "markdown_v2", text: str = "# AI 日报\n早上好") -> Parcel:
     return Parcel(
-        message=Message(channel="wecom", variant=mode, content={"text": text}),
+        message=Message(
+            channel="wecom", variant=mode, content={"text" if mode == "text" else "markdown": text}
+        ),
         recipient=Recipient(channel="wecom", address=robot, variant=mode, destination=robot),
         identity=DeliveryId(7, 2),
         sent_date=SENT_DATE,

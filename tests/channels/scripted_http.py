@@ -3,7 +3,6 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -107,7 +106,3 @@ def closed_port() -> int:
     port: int = server.server_address[1]
     server.server_close()
     return port
-
-
-def paths(requests: Sequence[Request]) -> list[str]:
-    return [request.path for request in requests]

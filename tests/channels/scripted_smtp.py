@@ -1,6 +1,7 @@
 """An SMTP server on a raw socket that says, at every stage, what its script says: any code, silence, or a hang-up."""
 
 import base64
+import socket
 import socketserver
 import ssl
 import threading
@@ -90,11 +91,16 @@ class ScriptedSmtp:
         self._thread.join()
         self._server.server_close()
 
+    def scripted(self, stage: str) -> bool:
+        return bool(self._pending[stage])
+
     def next(self, stage: str) -> Say:
         if self._pending[stage]:
             return self._pending[stage].popleft()
         if stage == "ehlo":
-            return Say("\r\n".join(f"250-{line}" for line in ("sandbox.example", *self.extensions)) + "\r\n250 HELP")
+            return Say(
+                "\r\n".join(f"250-{line}" for line in ("sandbox.example", *self.extensions)) + "\r\n250 HELP"
+            )
         return HEALTHY[stage]
 
     def said(self, verb: str) -> list[str]:
@@ -108,9 +114,11 @@ class _Session:
     def __init__(self, server: ScriptedSmtp, sock: ssl.SSLSocket) -> None:
         self.server, self.sock = server, sock
         self.mail = Mail()
+        self.accepted: set[str] = set()
 
     def run(self) -> None:
         try:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.server.implicit_tls:
                 self._encrypt()
             self.file: BinaryIO = self.sock.makefile("rb")
@@ -126,10 +134,12 @@ class _Session:
         self.server.commands.append(command)
         verb, _, rest = command.partition(" ")
         stage = {"HELO": "ehlo"}.get(verb.upper(), verb.lower())
-        if stage == "mail":
-            self.mail = Mail(sender=rest)
+        if stage in {"mail", "rset"}:
+            self.mail, self.accepted = Mail(sender=rest), set()
         if stage == "rcpt":
             self.mail.recipient = rest
+            if "mail" not in self.accepted:
+                return self._say(Say("503 5.5.1 no sender"))
         if stage == "auth":
             self.server.commands[-1] += f" = {base64.b64decode(rest.split()[-1]).decode()!r}"
         if stage == "data":
@@ -141,6 +151,8 @@ class _Session:
         return alive
 
     def _data(self) -> bool:
+        if "rcpt" not in self.accepted and not self.server.scripted("data"):
+            return self._say(Say("503 5.5.1 no valid recipients"))
         say = self.server.next("data")
         if not self._say(say) or not say.text.startswith("354"):
             return not say.hang_up
@@ -158,7 +170,10 @@ class _Session:
         return self._say(say)
 
     def _speak(self, stage: str) -> bool:
-        return self._say(self.server.next(stage))
+        say = self.server.next(stage)
+        if say.text.startswith("2"):
+            self.accepted.add(stage)
+        return self._say(say)
 
     def _say(self, say: Say) -> bool:
         """Whether the conversation goes on."""

@@ -26,7 +26,7 @@ from distributor.settings import Smtp
 
 QUIT_SECONDS = 2.0
 GO_AHEAD = 354
-CLOSING = "421"
+CLOSING = 421
 
 #: Where servers write the id under which they queued a message: NetEase and Postfix, Exim, Exchange, Gmail, SES.
 QUEUE_IDS = (
@@ -38,6 +38,10 @@ QUEUE_IDS = (
 )
 
 Reply = tuple[int, bytes]
+
+
+class _WornOut(Exception):
+    """A connection that has carried messages takes no more: idle too long, or as many as the server allows."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class SmtpTransport:
         self._settings = settings
         self._context = context
         self._smtp: smtplib.SMTP | None = None
+        self._carried = 0
 
     def __enter__(self) -> Self:
         self._ready()
@@ -100,38 +105,51 @@ class SmtpTransport:
 
     def send(self, parcel: Parcel) -> Receipt:
         envelope = _Envelope.of(parcel)
+        try:
+            return self._transact(envelope)
+        except _WornOut:
+            return self._transact(envelope)  # over a new connection, which has carried nothing yet
+
+    def _transact(self, envelope: _Envelope) -> Receipt:
         smtp = self._ready()
         try:
             self._offer(smtp, envelope)
-            return _receipt(self._finish(smtp, envelope))
+            reply = self._finish(smtp, envelope)
         except SendError as error:
             self._recover(smtp, error)
             raise
         except BaseException:
             self._drop()  # a connection in the middle of something must not carry the next message
             raise
+        self._carried += 1
+        return _receipt(reply)
 
     def _ready(self) -> smtplib.SMTP:
         """The open connection; a new one when there is none, or the server has hung up since the last message."""
         if self._smtp is not None and _has_hung_up(self._smtp):
             self._drop()
         if self._smtp is None:
-            self._smtp = connect(self._settings, self._context)
+            self._smtp, self._carried = connect(self._settings, self._context), 0
         return self._smtp
 
     def _offer(self, smtp: smtplib.SMTP, envelope: _Envelope) -> None:
         """Everything up to the final dot. Whatever goes wrong here is certain: the message has not gone."""
+        replies: list[Reply] = []
         try:
-            replies = _exchange(smtp, envelope.commands(smtp))
+            _exchange(smtp, envelope.commands(smtp), replies)
             refusal = _first_refusal(replies)
             if refusal is None:
-                smtp.send(_stuff_dots(envelope.mail))
+                _write(smtp, _stuff_dots(envelope.mail))
             elif replies[-1][0] == GO_AHEAD:
                 _finish_empty(smtp)
         except OSError as error:
+            if self._carried and not replies:
+                raise _WornOut from error
             text = f"the connection to the mail server was lost before the message was handed over: {_say(error)}"
             raise Unavailable(text=text, kind=Kind.NETWORK) from error
         if refusal is not None:
+            if self._carried and replies[0][0] == CLOSING:
+                raise _WornOut
             raise _refused(refusal, envelope)
 
     def _finish(self, smtp: smtplib.SMTP, envelope: _Envelope) -> Reply:
@@ -150,7 +168,7 @@ class SmtpTransport:
 
     def _recover(self, smtp: smtplib.SMTP, error: SendError) -> None:
         """Makes the connection fit for the next message, or gives it up."""
-        if error.code == CLOSING or not re.fullmatch("[45]..", error.code):
+        if error.code == str(CLOSING) or not re.fullmatch("[45]..", error.code):
             self._drop()
             return
         try:
@@ -254,12 +272,11 @@ def _has_hung_up(smtp: smtplib.SMTP) -> bool:
     return bool(poll.poll(0))
 
 
-def _exchange(smtp: smtplib.SMTP, commands: Sequence[str]) -> Sequence[Reply]:
-    """The replies to the commands, in order; none after the first refusal when the server does not pipeline."""
+def _exchange(smtp: smtplib.SMTP, commands: Sequence[str], replies: list[Reply]) -> None:
+    """Adds the replies to the commands, in order; none after the first refusal when the server does not pipeline."""
     pipelined = smtp.has_extn("pipelining")
     if pipelined:
         smtp.send("".join(f"{command}\r\n" for command in commands))
-    replies: list[Reply] = []
     for command in commands:
         if not pipelined:
             smtp.putcmd(command)
@@ -271,7 +288,6 @@ def _exchange(smtp: smtplib.SMTP, commands: Sequence[str]) -> Sequence[Reply]:
             break  # it refused and hung up: what it said counts
         if not pipelined and _first_refusal(replies):
             break
-    return replies
 
 
 def _first_refusal(replies: Sequence[Reply]) -> Reply | None:
@@ -284,6 +300,13 @@ def _finish_empty(smtp: smtplib.SMTP) -> None:
     """DATA was pipelined behind a refused recipient and accepted all the same: a lone dot, never the body."""
     smtp.send(b".\r\n")
     smtp.getreply()
+
+
+def _write(smtp: smtplib.SMTP, mail: bytes) -> None:
+    """The message without its final dot. On Linux the kernel keeps the tail and sends it in the dot's packet."""
+    more = 0 if isinstance(smtp.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0)
+    if smtp.sock is not None:
+        smtp.sock.sendall(mail, more)
 
 
 def _stuff_dots(mail: bytes) -> bytes:

@@ -37,6 +37,7 @@ from distributor.rendering import (
     safe_cut,
     squeeze,
     table_rows,
+    text_and_address,
     utf8_bytes,
     utf16_units,
     web_address,
@@ -100,6 +101,9 @@ class Size(NamedTuple):
     def plus(self, other: "Size") -> "Size":
         return Size(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def divided(self, by: int) -> "Size":
+        return Size(*(value // by for value in self))
+
     def within(self, limit: "Size") -> bool:
         return all(a <= b for a, b in zip(self, limit, strict=True))
 
@@ -134,7 +138,7 @@ def render_telegram(post: Post, newsletter: Newsletter) -> list[Message]:
 
 def _content(blocks: Sequence[Block], number: int, parts: int, cover: str | None) -> Mapping[str, str]:
     header = f"({number}/{parts})\n\n" if parts > 1 else ""
-    runs = _joined(blocks)
+    runs = _trimmed(_joined(blocks))
     return {
         "html": header + to_markup(runs),
         "plain": header + "".join(run.text for run in runs),
@@ -313,8 +317,13 @@ def _raw_html(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
         yield Block([Run(text, place.marks)], place.level, place.gap)
 
 
-def _footnote(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
+def _footnotes(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
     for index, block in enumerate(_inside(node, replace(place, gap="\n"))):
+        yield replace(block, gap="\n\n") if index == 0 else block
+
+
+def _footnote(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
+    for index, block in enumerate(_inside(node, place)):
         number = [Run(f"[{node.meta['id'] + 1}] ", place.marks)] if index == 0 else []
         yield replace(block, runs=[*number, *block.runs])
 
@@ -330,6 +339,7 @@ _WRITERS: Mapping[str, Callable[[SyntaxTreeNode, Place], Iterator[Block]]] = {
     "table": _table,
     "hr": _rule,
     "html_block": _raw_html,
+    "footnote_block": _footnotes,
     "footnote": _footnote,
 }
 
@@ -339,6 +349,9 @@ _INLINE_MARKS = {"strong": "b", "em": "i", "s": "s", "code_inline": "code"}
 def _inline(node: SyntaxTreeNode, marks: tuple[Mark, ...]) -> list[Run]:
     if node.type in _INLINE_MARKS:
         marks = _marked(marks, Mark(_INLINE_MARKS[node.type]))
+    if str(node.attrs.get("href", "")).startswith("mailto:"):
+        # Telegram drops such a link, and finds a bare address by itself.
+        return [Run(inline_text(node, text_and_address), marks)]
     if node.type in {"link", "image"}:
         for mark in _link(str(node.attrs.get("href") or node.attrs.get("src") or "")):
             marks = _marked(marks, mark)
@@ -370,10 +383,13 @@ def _trimmed(runs: Sequence[Run]) -> list[Run]:
 
 
 def _lstripped(runs: Sequence[Run]) -> list[Run]:
+    """Without white space in front; a line of code keeps its indentation."""
     rest = list(runs)
     while rest and not rest[0].text.strip():
         rest.pop(0)
-    return [Run(rest[0].text.lstrip(), rest[0].marks), *rest[1:]] if rest else []
+    if not rest or any(mark.tag.startswith("pre") for mark in rest[0].marks):
+        return rest
+    return [Run(rest[0].text.lstrip(), rest[0].marks), *rest[1:]]
 
 
 def _indented(runs: Sequence[Run], indent: str) -> list[Run]:
@@ -438,47 +454,47 @@ def _best_end(blocks: Sequence[Block], sizes: Sequence[Size], start: int, end: i
 
 
 def _pieces(block: Block, room: Size) -> Iterator[Block]:
-    """The block itself, or as many as it takes to fit; marks are closed and opened again at each cut."""
-    runs: Sequence[Run] = _joined([block])
-    gap, level = block.gap, block.level
-    # measured with the gap that stands before it in a part
-    while not measure([Run(gap), *runs]).within(room):
-        text = "".join(run.text for run in runs)
-        longest = _longest_fit(runs, gap, room)
-        count = _cut_place(runs, text, longest)
+    """The block itself, or sentences of one that fills more than half a part.
+
+    Pieces that meet again in one part join without a seam: their gap is empty and equal marks become one.
+    """
+    if measure([Run(block.gap), *block.runs]).within(room.divided(2)):
+        yield block
+        return
+    runs, gap, level = _joined([block]), block.gap, block.level
+    while runs:
+        count = _cut_place(runs, _longest_fit(runs, room.divided(4)))
         yield Block(_prefix(runs, count), level, gap)
-        runs, gap, level = _suffix(runs, count), "\n", Level.PARAGRAPH
-    if runs:
-        yield Block(runs, level, gap)
+        runs, gap, level = _suffix(runs, count), "", Level.PARAGRAPH
 
 
-def _longest_fit(runs: Sequence[Run], gap: str, room: Size) -> int:
+def _longest_fit(runs: Sequence[Run], room: Size) -> int:
     length = sum(len(run.text) for run in runs)
-    return longest_prefix(length, lambda count: measure([Run(gap), *_prefix(runs, count)]).within(room))
+    return longest_prefix(length, lambda count: measure(_prefix(runs, count)).within(room))
 
 
-def _cut_place(runs: Sequence[Run], text: str, longest: int) -> int:
+def _cut_place(runs: Sequence[Run], longest: int) -> int:
     """The last end of a sentence in the second half of what fits, else the limit itself; links stay whole."""
+    text = "".join(run.text for run in runs)
+    if longest == len(text):
+        return longest
     half = longest // 2
     ends = [match.end() for match in SENTENCE_END.finditer(text, half, longest) if match.end() > half]
-    for place in [*reversed(ends), longest]:
-        start = _link_start(runs, place)
-        if start == place:
-            return max(safe_cut(text, place), 1)
-    # the limit falls into a link: cut before it, unless the link alone is longer than a message
-    return max(safe_cut(text, _link_start(runs, longest) or longest), 1)
+    whole = (end for end in reversed(ends) if _link_start(runs, end) == end)
+    # without one, before the link that the limit falls into, unless that link alone is longer than what fits
+    place = next(whole, 0) or _link_start(runs, longest) or longest
+    return max(safe_cut(text, place), 1)
 
 
 def _link_start(runs: Sequence[Run], place: int) -> int:
     """`place`, or the beginning of the link that `place` falls into."""
-    position, start, link = 0, 0, None
-    for run in runs:
-        found = next((mark for mark in run.marks if mark.tag == "a"), None)
-        if found != link:
-            start, link = position, found
-        if position < place < position + len(run.text) or (place == position and found and start < position):
-            return start if found else place
-        position += len(run.text)
+    end = 0
+    for link, group in groupby(
+        runs, key=lambda run: next((mark for mark in run.marks if mark.tag == "a"), None)
+    ):
+        start, end = end, end + sum(len(run.text) for run in group)
+        if link and start < place < end:
+            return start
     return place
 
 
@@ -498,4 +514,4 @@ def _suffix(runs: Sequence[Run], count: int) -> list[Run]:
         if count < len(run.text):
             kept.append(Run(run.text[max(count, 0) :], run.marks))
         count -= len(run.text)
-    return kept if any(mark.tag.startswith("pre") for run in kept for mark in run.marks) else _lstripped(kept)
+    return kept

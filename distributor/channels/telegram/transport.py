@@ -22,7 +22,7 @@ from telegram.constants import ParseMode
 from telegram.error import TelegramError
 from telegram.request import HTTPXRequest
 
-from distributor.channels.http import quiet_request_log
+from distributor.channels.http import quiet
 from distributor.channels.placeholders import fill
 from distributor.channels.redact import redact
 from distributor.channels.telegram.answers import Fallback, row_for, translate
@@ -31,6 +31,10 @@ from distributor.model import Parcel, Receipt
 from distributor.settings import TelegramSettings
 
 logger = logging.getLogger(__name__)
+quiet("httpx")
+quiet("telegram.Bot")
+# It prints an answer that is no JSON, and a proxy's error page quotes the URL; we report it in our own words.
+quiet("telegram.request.BaseRequest", below=logging.CRITICAL)
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 10.0
@@ -241,7 +245,6 @@ class TelegramTransport:
             raise _misconfigured(
                 "no bot token: set DISTRIBUTOR_TELEGRAM_TOKEN (or DISTRIBUTOR_TELEGRAM_TOKEN_FILE)"
             )
-        quiet_request_log()
         try:
             return _bots.get(self.settings)
         except Exception as error:

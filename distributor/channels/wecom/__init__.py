@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from distributor.channels.wecom.render import render_wecom
 from distributor.channels.wecom.transport import WecomTransport
 from distributor.model import Message, Post, Recipient
+from distributor.pacing import UNLIMITED, Limit
 from distributor.settings import Newsletter, Settings
 
 
@@ -25,6 +26,11 @@ class WecomChannel:
             Recipient(channel=self.name, address=robot.name, variant=robot.mode, destination=robot.name)
             for robot in (table.destinations if table else ())
         ]
+
+    def limits(self, recipient: Recipient) -> Sequence[Limit]:
+        """A robot takes 20 messages a minute (developer.work.weixin.qq.com, path 99110)."""
+        robot = Limit(f"{self.name}:{recipient.address}", self._settings.wecom.per_robot_minute / 60)
+        return [Limit(self.name, UNLIMITED), robot]
 
     def open(self) -> WecomTransport:
         return WecomTransport(self._settings.wecom, self._settings.wecom_keys)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import httpx
 from pydantic import SecretStr
 
-from distributor.channels.http import NEVER_LEFT, UNUSABLE_ADDRESS, quiet_request_log
+from distributor.channels.http import NEVER_LEFT, UNUSABLE_ADDRESS, quiet
 from distributor.channels.placeholders import fill
 from distributor.channels.redact import redact
 from distributor.channels.wecom.answers import OK, from_errcode, from_status
@@ -18,8 +18,10 @@ from distributor.settings import WecomSettings, wecom_key_name
 
 PATH = "/cgi-bin/webhook/send"
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
-#: Kinds of message a robot takes here; a message's variant names its own.
-MODES = ("markdown_v2", "markdown", "text")
+#: The message's variant, which is WeCom's msgtype → where its text stands in the frozen message.
+MODES: Mapping[str, str] = {"markdown_v2": "markdown", "markdown": "markdown", "text": "text"}
+
+quiet("httpx")
 
 
 class WecomTransport:
@@ -68,7 +70,6 @@ class WecomTransport:
 
     def _connected(self) -> httpx.Client:
         if self._client is None:
-            quiet_request_log()
             self._client = httpx.Client(timeout=self._settings.timeout.total_seconds())
         return self._client
 
@@ -79,7 +80,7 @@ def _body(parcel: Parcel) -> bytes:
     if mode not in MODES:
         raise _unwritable(f"it knows {', '.join(MODES)}, not {mode!r}")
     try:
-        text = fill(message.content["text"], message.placeholders, parcel.values)
+        text = fill(message.content[MODES[mode]], message.placeholders, parcel.values)
     except (KeyError, ValueError) as error:
         raise _unwritable(str(error)) from error
     return json.dumps({"msgtype": mode, mode: {"content": text}}, ensure_ascii=False).encode("utf-8")

@@ -1,0 +1,278 @@
+"""Commands around issues: list, status, log, approve, pause, resume, cancel, resend, resolve."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from distributor.bootstrap import Distributor
+from distributor.cli.context import distributor_of, whoever
+from distributor.cli.deliver import conclude, deliver
+from distributor.cli.output import (
+    AsJson,
+    NewsletterName,
+    duration,
+    plain,
+    print_json,
+    print_table,
+    print_tallies,
+    say,
+)
+from distributor.dispatch import plan_resend
+from distributor.dispatch import resend as resend_deliveries
+from distributor.errors import RequestRefused
+from distributor.ledger import LogEntry, ResendRequest
+from distributor.model import DeliveryState, Issue, IssueState, ResendScope, SkipReason, Tally
+
+IssueId = Annotated[int | None, typer.Argument(help="The issue's number; the newest one when left out.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("issues")(list_issues)
+    for command in (status, log, approve, pause, resume, cancel, resend, resolve):
+        app.command()(command)
+
+
+def list_issues(
+    context: typer.Context, newsletter: NewsletterName = None, limit: int = 20, as_json: AsJson = False
+) -> None:
+    """List the issues, the newest first."""
+    with distributor_of(context) as distributor:
+        rows = []
+        for issue in distributor.ledger.issues(newsletter, limit=limit):
+            total = sum(distributor.ledger.tallies(issue.id).values(), Tally())
+            rows.append((issue, total))
+    if as_json:
+        print_json([{**plain(issue), "deliveries": plain(total)} for issue, total in rows])
+        return
+    print_table(
+        ["issue", "newsletter", "day", "state", "planned", "sent", "failed", "unconfirmed", "title"],
+        [
+            (i.id, i.newsletter, _day(i), _state(i), t.planned, t.sent, t.failed, t.unconfirmed, i.title)
+            for i, t in rows
+        ],
+        numbers=["planned", "sent", "failed", "unconfirmed"],
+    )
+
+
+def status(
+    context: typer.Context,
+    issue_id: IssueId = None,
+    newsletter: NewsletterName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how an issue stands: planned, sent, failed, skipped, unconfirmed, by channel, and why.
+
+    Exit status 1 while anything is pending, unconfirmed, or a channel is stopped.
+    """
+    with distributor_of(context) as distributor:
+        issue = _issue(distributor, issue_id, newsletter)
+        tallies = distributor.ledger.tallies(issue.id)
+        stops = distributor.ledger.stopped_channels()
+        why = {
+            state: distributor.ledger.why(issue.id, state)
+            for state in (DeliveryState.FAILED, DeliveryState.SKIPPED)
+        }
+        decisions = distributor.ledger.ticks(issue.newsletter, limit=5)
+        total = sum(tallies.values(), Tally())
+        if as_json:
+            print_json(
+                {
+                    **plain(issue),
+                    "channels": {
+                        name: {**plain(tally), "balanced": tally.balanced} for name, tally in tallies.items()
+                    },
+                    "balanced": total.balanced,
+                    "stopped_channels": plain(stops),
+                    "reasons": {str(state): plain(found) for state, found in why.items()},
+                    "scheduler": plain(decisions),
+                }
+            )
+        else:
+            say(f"issue {issue.id} · {issue.newsletter} {_day(issue)} · {_state(issue)} · {issue.title}")
+            print_tallies(tallies)
+            for state, found in why.items():
+                for channel, reason, number in found[:5]:
+                    say(f"  {state}: {number} × {channel}: {reason}")
+            for channel, stop in stops.items():
+                say(f"  {channel} is stopped until {stop.until:%H:%M:%S} UTC: {stop.reason}")
+    if total.open or total.unconfirmed or stops or not total.balanced:
+        raise typer.Exit(1)
+
+
+def log(
+    context: typer.Context,
+    issue_id: IssueId = None,
+    newsletter: NewsletterName = None,
+    state: Annotated[
+        list[DeliveryState] | None, typer.Option(help="Only these states (may be repeated).")
+    ] = None,
+    channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Only this address; of every issue when none is named.")
+    ] = None,
+    after: Annotated[int, typer.Option(help="Go on behind this delivery number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many deliveries.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show deliveries with every attempt: when, why it began, how it ended, what the other side said."""
+    with distributor_of(context) as distributor:
+        everywhere = to is not None and issue_id is None
+        issue = None if everywhere else _issue(distributor, issue_id, newsletter)
+        entries = distributor.ledger.log(
+            issue.id if issue else None,
+            states=state or (),
+            channel=channel,
+            address=to,
+            after=after,
+            limit=limit,
+        )
+    if as_json:
+        print_json([{**plain(entry), "delivery": f"{entry.issue_id}.{entry.seq}"} for entry in entries])
+        return
+    for entry in entries:
+        _show(entry)
+    if len(entries) == limit and not everywhere:
+        say(f"… more: --after {entries[-1].seq}")
+
+
+def approve(context: typer.Context, issue_id: IssueId = None, newsletter: NewsletterName = None) -> None:
+    """Let an issue go that waits for approval; who approved it is recorded."""
+    with distributor_of(context) as distributor:
+        issue = _issue(distributor, issue_id, newsletter)
+        if not distributor.ledger.approve(issue.id, whoever()):
+            raise RequestRefused(f"issue {issue.id} is {issue.state}; it does not wait for approval")
+        say(
+            f"issue {issue.id} is approved by {whoever()}; the workers take it from here (distributor status {issue.id})"
+        )
+
+
+def pause(context: typer.Context, issue_id: IssueId = None, newsletter: NewsletterName = None) -> None:
+    """Stop sending an issue, until `distributor resume`."""
+    with distributor_of(context) as distributor:
+        issue = _issue(distributor, issue_id, newsletter)
+        distributor.ledger.set_paused(issue.id, paused=True)
+        say(f"issue {issue.id} is paused; go on with: distributor resume {issue.id}")
+
+
+def resume(
+    context: typer.Context,
+    what: Annotated[
+        str | None, typer.Argument(help="A paused issue's number, or a stopped channel's name.")
+    ] = None,
+    newsletter: NewsletterName = None,
+) -> None:
+    """Go on with a paused issue, or use a stopped channel again at once."""
+    with distributor_of(context) as distributor:
+        if what and not what.isdigit():
+            was = distributor.ledger.resume_channel(what)
+            say(f"{what} is used again" if was else f"{what} was not stopped")
+            return
+        issue = _issue(distributor, int(what) if what else None, newsletter)
+        distributor.ledger.set_paused(issue.id, paused=False)
+        say(f"issue {issue.id} goes on")
+
+
+def cancel(
+    context: typer.Context,
+    issue_id: Annotated[int, typer.Argument(help="The issue's number.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
+) -> None:
+    """Stop an issue for good: what is pending is skipped. What was sent cannot be called back."""
+    with distributor_of(context) as distributor:
+        issue = distributor.ledger.issue(issue_id)
+        if issue.state in {IssueState.CANCELLED, IssueState.FINISHED, IssueState.EXPIRED}:
+            raise RequestRefused(f"issue {issue.id} is {issue.state} already")
+        if not yes:
+            typer.confirm(f"Cancel issue {issue.id} ({issue.title})?", abort=True)
+        skipped = distributor.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
+        say(f"issue {issue.id} is cancelled; {skipped} deliveries are skipped")
+
+
+def resend(
+    context: typer.Context,
+    issue_id: Annotated[int, typer.Argument(help="The issue's number.")],
+    only: Annotated[
+        ResendScope, typer.Option(help="Which deliveries; missing: active now, not in the frozen audience.")
+    ] = ResendScope.FAILED,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the log of every attempt.")] = "",
+    channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
+    to: Annotated[str | None, typer.Option(help="Only this address.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it nothing is changed.")] = False,
+    wait: Annotated[str, typer.Option(help="How long to stay and watch, such as 10m.")] = "10m",
+) -> None:
+    """Repair an issue: send again what failed, what is unconfirmed, or to those who are missing.
+
+    A dry run until --yes. What was sent is refused unless --only all; whoever has left is never reached.
+    """
+    with distributor_of(context) as distributor:
+        asked = ResendRequest(scope=only, reason=reason, by=whoever(), channel=channel, address=to)
+        plan = plan_resend(distributor.engine, issue_id, asked)
+        if not plan.total:
+            say(_nothing(distributor, issue_id, asked))
+            return
+        print_table(["channel", f"{only} deliveries"], plan.by_channel.items())
+        if not yes:
+            say("nothing was changed (dry run); add --yes to do it")
+            return
+        number = resend_deliveries(distributor.engine, issue_id, asked)
+        say(f"{number} deliveries of issue {issue_id} go out again: {reason}")
+        raise typer.Exit(
+            deliver(distributor, distributor.ledger.issue(issue_id), patience=duration(wait, "--wait"))
+        )
+
+
+def resolve(
+    context: typer.Context,
+    delivery: Annotated[str, typer.Argument(help="The delivery, as the log names it: ISSUE.NUMBER.")],
+    sent: Annotated[bool | None, typer.Option("--sent/--not-sent", help="What you found out.")] = None,
+) -> None:
+    """Settle an unconfirmed delivery by your word, after you looked: --sent or --not-sent."""
+    match = re.fullmatch(r"(\d+)\.(\d+)", delivery)
+    if match is None:
+        raise typer.BadParameter("write ISSUE.NUMBER, such as 12.345", param_hint="delivery")
+    if sent is None:
+        raise typer.BadParameter("say --sent or --not-sent", param_hint="--sent/--not-sent")
+    with distributor_of(context) as distributor:
+        distributor.ledger.resolve(int(match[1]), int(match[2]), sent=sent, by=whoever())
+        say(f"{delivery} is settled: {'sent' if sent else 'failed'}")
+        conclude(distributor, distributor.ledger.issue(int(match[1])))
+
+
+def _issue(distributor: Distributor, issue_id: int | None, newsletter: str | None) -> Issue:
+    if issue_id is not None:
+        return distributor.ledger.issue(issue_id)
+    newest = distributor.ledger.issues(newsletter, limit=1)
+    if not newest:
+        raise RequestRefused("no issue was opened yet: `distributor send`, or let `distributor run` do it")
+    return newest[0]
+
+
+def _nothing(distributor: Distributor, issue_id: int, asked: ResendRequest) -> str:
+    if asked.address and asked.scope is not ResendScope.ALL:
+        for entry in distributor.ledger.log(issue_id, address=asked.address, channel=asked.channel):
+            if entry.state is DeliveryState.SENT:
+                return f"{asked.address} was already sent to; --only all sends it again all the same"
+    return f"nothing to resend: issue {issue_id} has no {asked.scope} deliveries that may be reached"
+
+
+def _show(entry: LogEntry) -> None:
+    why = f" ({entry.reason})" if entry.reason else ""
+    say(
+        f"{entry.issue_id}.{entry.seq}  {entry.channel}  {entry.destination or entry.address}  {entry.state}{why}"
+    )
+    for attempt in entry.attempts:
+        again = f" → again {attempt.retry_at:%H:%M:%S}" if attempt.retry_at else ""
+        reason = f" “{attempt.reason}”" if attempt.reason else ""
+        say(
+            f"    {attempt.started_at:%Y-%m-%d %H:%M:%S} UTC  {attempt.trigger}{reason}: {attempt.outcome}{again}  "
+            f"{attempt.code} {attempt.text}  ({attempt.duration_ms} ms)"
+        )
+
+
+def _day(issue: Issue) -> str:
+    return f"{issue.local_date}" + (f" +{issue.extra}" if issue.extra else "")
+
+
+def _state(issue: Issue) -> str:
+    return "paused" if issue.paused and issue.state is not IssueState.FINISHED else str(issue.state)

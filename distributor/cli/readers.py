@@ -1,0 +1,128 @@
+"""`distributor subscribers …`: add, import, list, suppress."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from distributor.audience import ImportReport, NewSubscriber, normalise, read_csv
+from distributor.cli.context import distributor_of
+from distributor.cli.output import AsJson, NewsletterName, err, print_json, print_table, say
+from distributor.errors import RequestRefused
+from distributor.model import SuppressionReason
+
+app = typer.Typer(no_args_is_help=True, help="Readers: add, import, list, suppress.")
+ChannelName = Annotated[str, typer.Option(help="The channel of the address: email or telegram.")]
+
+
+def register(root: typer.Typer) -> None:
+    root.add_typer(app, name="subscribers")
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    address: Annotated[str, typer.Argument(help="The e-mail address, or the Telegram chat id.")],
+    channel: ChannelName = "email",
+    name: Annotated[str, typer.Option(help="The reader's name.")] = "",
+    source: Annotated[str, typer.Option(help="Where the consent comes from.")] = "added by hand",
+    resubscribe: Annotated[
+        bool, typer.Option("--resubscribe", help="The reader left and has asked to come back.")
+    ] = False,
+    newsletter: NewsletterName = None,
+) -> None:
+    """Add one reader who has asked for the newsletter."""
+    with distributor_of(context) as distributor:
+        slug = distributor.settings.newsletter(newsletter).slug
+        new = NewSubscriber(channel=channel, address=address, source=source, name=name)
+        found = distributor.audience.add(slug, new, resubscribe=resubscribe)
+    say(f"{found.address} gets {slug} by {channel}")
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A CSV (UTF-8) with a header: email or address; name, channel, consent_at, source."
+        ),
+    ],
+    channel: ChannelName = "email",
+    source: Annotated[
+        str, typer.Option(help="Where the consent comes from, for lines that do not say.")
+    ] = "import",
+    newsletter: NewsletterName = None,
+) -> None:
+    """Import many readers. Nobody who left comes back, bad lines are listed and the rest goes on."""
+    with (
+        distributor_of(context) as distributor,
+        Progress(console=err, transient=True, disable=not err.is_terminal) as bar,
+    ):
+        slug = distributor.settings.newsletter(newsletter).slug
+        task = bar.add_task("importing", total=None)
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as lines:
+                rows = read_csv(lines, channel=channel, source=source)
+                report = distributor.audience.import_rows(
+                    slug, rows, lambda read: bar.update(task, completed=read)
+                )
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestRefused(f"{file}: cannot be read: {error}") from None
+    _show(report, file)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
+    after: Annotated[int, typer.Option(help="Go on behind this subscriber's id.")] = 0,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    newsletter: NewsletterName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List readers and their state."""
+    with distributor_of(context) as distributor:
+        slug = distributor.settings.newsletter(newsletter).slug
+        found = distributor.audience.listing(slug, channel=channel, after=after, limit=limit)
+    if as_json:
+        print_json([{**_row(item)} for item in found])
+        return
+    columns = ("id", "channel", "address", "state", "suppressed", "since", "source")
+    print_table(columns, [tuple(_row(item).values()) for item in found])
+    if len(found) == limit:
+        say(f"… more: --after {found[-1].subscriber_id}")
+
+
+@app.command()
+def suppress(
+    context: typer.Context,
+    address: Annotated[str, typer.Argument(help="The address that must not be used any more.")],
+    channel: ChannelName = "email",
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Never send anything to an address again."""
+    with distributor_of(context) as distributor:
+        known = normalise(channel, address)
+        distributor.audience.suppress(channel, known, SuppressionReason.MANUAL, note)
+    say(f"nothing is sent to {known} any more")
+
+
+def _row(item: object) -> dict[str, object]:
+    names = {"id": "subscriber_id", "since": "activated_at"}
+    columns = ("id", "channel", "address", "state", "suppressed", "since", "source")
+    row = {column: getattr(item, names.get(column, column)) for column in columns}
+    return {**row, "since": f"{row['since']:%Y-%m-%d}" if row["since"] else None}
+
+
+def _show(report: ImportReport, file: Path) -> None:
+    say(
+        f"{report.read} lines read: {report.added} added, {report.known} known already, {len(report.errors)} refused"
+    )
+    for error in report.errors[:20]:
+        err.print(f"{file}: {error}", markup=False)
+    if len(report.errors) > 20:
+        err.print(f"… and {len(report.errors) - 20} more", markup=False)

@@ -1,0 +1,187 @@
+"""Commands around a post: demo, preview, send, rehearse."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from distributor import demo as demonstration
+from distributor.bootstrap import Distributor
+from distributor.cli.context import distributor_of, settings_of
+from distributor.cli.deliver import conclude, deliver
+from distributor.cli.output import AsJson, NewsletterName, duration, print_json, print_table, say
+from distributor.dispatch import open_issue, planned_sizes, render, test_send
+from distributor.errors import RequestRefused
+from distributor.model import Issue, IssueState, OpenedBy, Post
+from distributor.posts import PickVerdict, find_post, pick_post
+from distributor.preview import write_preview
+from distributor.rehearsal import copy_audience, rehearsal
+from distributor.sandbox.server import Sandbox
+from distributor.settings import Newsletter, Settings
+
+#: A demonstration or rehearsal that takes longer than this is stuck.
+REHEARSAL = timedelta(minutes=5)
+
+
+def register(app: typer.Typer) -> None:
+    for command in (demo, preview, send, rehearse):
+        app.command()(command)
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Option(help="Where the demonstration keeps its database and its inbox.")
+    ] = Path(".demo"),
+    subscribers: Annotated[int, typer.Option(min=1, help="How many made-up readers to import.")] = 1000,
+) -> None:
+    """Run the main job against the built-in sandbox: import readers, open the issue, deliver it on three channels.
+
+    Some of the readers are refused, throttled, blocked or have left, so that you see how each ends. A second run says
+    that the issue was already sent, and sends nothing.
+    """
+    raise typer.Exit(demonstration.run(folder.resolve(), subscribers, say, _deliver_demo))
+
+
+def preview(
+    context: typer.Context,
+    post: Annotated[str, typer.Argument(help="The post: a file, or the slug of one in the folder of posts.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")] = Path("preview"),
+    newsletter: NewsletterName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render a post on every channel into files, and send nothing.
+
+    Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt and summary.json (sizes against
+    each platform's limits).
+    """
+    with distributor_of(context, prepared=False) as distributor:
+        chosen = distributor.settings.newsletter(newsletter)
+        found = find_post(distributor.settings.path(chosen.posts), post, chosen.zone)
+        messages = render(distributor.engine, chosen, found)
+        summary = write_preview(messages, out)
+    if as_json:
+        print_json(summary)
+        return
+    columns = ("channel", "variant", "part", "characters", "utf16_units", "entities", "utf8_bytes")
+    print_table(columns, [[row.get(name) for name in columns] for row in summary], numbers=columns[2:])
+    for message in messages:
+        for warning in message.warnings:
+            say(f"warning: {message.channel}: {warning}")
+    say(f"written to {out}/")
+
+
+def send(
+    context: typer.Context,
+    post: Annotated[
+        str | None, typer.Argument(help="The post (file or slug); today's by its date when left out.")
+    ] = None,
+    newsletter: NewsletterName = None,
+    on: Annotated[
+        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="The local date to send for.")
+    ] = None,
+    test_to: Annotated[
+        str | None, typer.Option(help="Send to this one address, marked as a test; opens no issue.")
+    ] = None,
+    channel: Annotated[str, typer.Option(help="With --test-to: the channel.")] = "email",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent to how many; change nothing.")
+    ] = False,
+    extra: Annotated[bool, typer.Option("--extra", help="A second issue on this day.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Even if the audience is empty or far smaller than last time.")
+    ] = False,
+    wait: Annotated[
+        str, typer.Option(help="How long to stay and watch, such as 10m; retries may come later.")
+    ] = "10m",
+) -> None:
+    """Open the day's issue and deliver it now.
+
+    Plain `send` takes the day's place: the scheduler will not open another, and a second `send` goes on with what is
+    left of this one.
+    """
+    with distributor_of(context) as distributor:
+        chosen = distributor.settings.newsletter(newsletter)
+        day = on.date() if on else datetime.now(chosen.zone).date()
+        if not (test_to or dry_run or extra) and (issue := distributor.ledger.issue_of(chosen.slug, day)):
+            say(
+                f"{chosen.slug} {day}: issue {issue.id} ({issue.title}) was already opened; nothing is sent twice"
+            )
+            again = issue.state in {IssueState.OPENING, IssueState.SENDING}
+            raise typer.Exit(
+                deliver(distributor, issue, patience=duration(wait, "--wait"))
+                if again
+                else conclude(distributor, issue)
+            )
+        found = _choose(distributor.settings, chosen, post, day)
+        if test_to:
+            receipts = test_send(distributor.engine, chosen, found, channel, test_to)
+            say(f"test sent to {test_to} ({len(receipts)} message(s)); no issue was opened")
+            return
+        if dry_run:
+            _show_plan(
+                found,
+                planned_sizes(distributor.engine, chosen),
+                len(render(distributor.engine, chosen, found)),
+            )
+            return
+        issue, _ = open_issue(
+            distributor.engine, chosen, found, day, by=OpenedBy.PERSON, extra=extra, guarded=not anyway
+        )
+        say(f"{chosen.slug} {day}: issue {issue.id}: {issue.title}")
+        raise typer.Exit(deliver(distributor, issue, patience=duration(wait, "--wait")))
+
+
+def rehearse(
+    context: typer.Context,
+    post: Annotated[
+        str | None, typer.Argument(help="The post (file or slug); today's by its date when left out.")
+    ] = None,
+    newsletter: NewsletterName = None,
+    inbox: Annotated[
+        Path | None, typer.Option(help="Keep the rehearsal's inbox in this folder, to look at.")
+    ] = None,
+) -> None:
+    """Run today's issue through the whole pipeline, with your audience, into the sandbox: nobody gets anything."""
+    settings = settings_of(context)
+    chosen = settings.newsletter(newsletter)
+    found = _choose(settings, chosen, post, datetime.now(chosen.zone).date())
+    with (
+        TemporaryDirectory(prefix="rehearsal-") as scratch,
+        distributor_of(context) as real,
+        Sandbox(inbox) as sandbox,
+        rehearsal(settings, sandbox, Path(scratch) / "rehearsal.sqlite3") as distributor,
+    ):
+        say(f"copying the audience of {chosen.slug} …")
+        copy_audience(real, distributor, chosen.slug)
+        day = datetime.now(chosen.zone).date()
+        issue, _ = open_issue(distributor.engine, chosen, found, day, by=OpenedBy.PERSON, guarded=False)
+        status = deliver(distributor, issue, patience=REHEARSAL)
+    say(
+        "nobody got anything: it all went to the sandbox"
+        + (f" (distributor sandbox --inbox {inbox})" if inbox else "")
+    )
+    raise typer.Exit(status)
+
+
+def _deliver_demo(distributor: Distributor, issue: Issue) -> int:
+    return deliver(distributor, issue, patience=REHEARSAL)
+
+
+def _choose(settings: Settings, newsletter: Newsletter, post: str | None, day: date) -> Post:
+    folder = settings.path(newsletter.posts)
+    if post:
+        return find_post(folder, post, newsletter.zone)
+    # A person has asked for it now: the file need not lie still first.
+    pick = pick_post(folder, day, newsletter.zone, now=datetime.now(UTC), settle=timedelta(0))
+    if pick.verdict is PickVerdict.PICKED and pick.post:
+        return pick.post
+    raise RequestRefused(f"{newsletter.slug} {day}: {pick.detail}\nName the post: distributor send POST")
+
+
+def _show_plan(post: Post, sizes: Mapping[str, int], messages: int) -> None:
+    say(f"{post.title}\n{post.path}\n{messages} messages rendered; it would go to:")
+    print_table(["channel", "recipients"], sizes.items(), numbers=["recipients"])
+    say("nothing was sent (dry run)")

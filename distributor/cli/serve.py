@@ -1,0 +1,108 @@
+"""Commands that stay: run, worker, beat, web, sandbox."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from distributor.bootstrap import Distributor, sole_sender
+from distributor.cli.context import distributor_of, stopping_on_signals
+from distributor.cli.output import say
+from distributor.errors import ConfigError, RequestRefused
+from distributor.runner import Runner
+from distributor.tasks import configure
+from distributor.web import create_app
+
+
+def register(app: typer.Typer) -> None:
+    for command in (run, worker, beat, web, sandbox):
+        app.command()(command)
+
+
+def run(context: typer.Context) -> None:
+    """Run everything in one process: scheduler, workers, web pages. All that one small server needs."""
+    logging.getLogger().setLevel(logging.INFO)
+    with distributor_of(context) as distributor, sole_sender(distributor.settings) as may_send:
+        if not may_send:
+            raise RequestRefused("another `distributor run` or `send` is at work on this database already")
+        runner = Runner(distributor)
+        server = _server(distributor)
+        stop = threading.Event()
+        pages = threading.Thread(target=server.run, name="web")
+        with stopping_on_signals(stop):
+            runner.start()
+            pages.start()
+            say(
+                f"scheduler and workers are running; pages at {distributor.settings.web.base_url}; Ctrl-C stops"
+            )
+            stop.wait()
+            say("stopping: messages in hand are finished first")
+            server.should_exit = True
+            runner.stop.set()
+            runner.join()
+            pages.join()
+
+
+def worker(
+    context: typer.Context,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Processes; each opens engine.lanes connections a channel.")
+    ] = 2,
+) -> None:
+    """Run a Celery worker (needs a broker and PostgreSQL). Start as many as you like, on as many hosts."""
+    with distributor_of(context) as distributor:
+        app = configure(_with_broker(distributor).settings)
+    app.worker_main(
+        ["worker", "--loglevel=INFO", f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"]
+    )
+
+
+def beat(context: typer.Context) -> None:
+    """Run the metronome of the Celery workers. A second one does no harm: the day's issue is the database's to decide."""
+    with distributor_of(context) as distributor:
+        app = configure(_with_broker(distributor).settings)
+    app.start(["beat", "--loglevel=INFO", "--pidfile="])
+
+
+def web(context: typer.Context) -> None:
+    """Serve the pages behind the mail's links: unsubscribe, view in browser."""
+    with distributor_of(context) as distributor:
+        _server(distributor).run()
+
+
+def sandbox(
+    inbox: Annotated[
+        Path, typer.Option(help="The folder that keeps what arrives; an old one may be opened again.")
+    ] = Path("var/inbox"),
+    smtp_port: Annotated[int, typer.Option(help="The port of the mail catcher.")] = 2525,
+    http_port: Annotated[
+        int, typer.Option(help="The port of the Telegram and WeCom simulators and of the inbox page.")
+    ] = 8026,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Run a mail catcher and simulators of Telegram and WeCom, with a page to look at what arrived."""
+    from distributor.sandbox.server import run_sandbox  # noqa: PLC0415 - an optional extra
+
+    say(f"inbox: http://{host}:{http_port}/   mail: {host}:{smtp_port}   Ctrl-C stops")
+    run_sandbox(inbox, smtp_port=smtp_port, http_port=http_port, host=host)
+
+
+def _with_broker(distributor: Distributor) -> Distributor:
+    if not distributor.settings.broker.configured:
+        raise ConfigError(
+            [
+                "workers need a broker: set DISTRIBUTOR_BROKER_URL (redis://…), or use `distributor run`, which needs none"
+            ]
+        )
+    return distributor
+
+
+def _server(distributor: Distributor) -> uvicorn.Server:
+    web = distributor.settings.web
+    config = uvicorn.Config(
+        create_app(distributor), host=web.host, port=web.port, log_level="warning", access_log=False
+    )
+    return uvicorn.Server(config)

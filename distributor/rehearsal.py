@@ -1,0 +1,72 @@
+"""The whole pipeline against the sandbox: what `rehearse` and `demo` share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from distributor.audience import NewSubscriber
+from distributor.bootstrap import Distributor, build, prepare
+from distributor.model import SubscriptionState
+from distributor.sandbox.server import Sandbox
+from distributor.settings import Database, Settings, Smtp
+
+#: Not secrets: the sandbox takes any token and key of the right shape.
+SANDBOX_TOKEN = "1:sandbox-token-of-no-bot"  # noqa: S105
+SANDBOX_KEY = "00000000-0000-4000-8000-{:012x}"
+PAGE = 1000
+
+
+def into_sandbox(settings: Settings, sandbox: Sandbox, database: Path) -> Settings:
+    """The same settings, sending to the sandbox and writing into a database of its own."""
+    robots = {route.robot for route in settings.operator.routes if route.robot}
+    for newsletter in settings.newsletters.values():
+        wecom = newsletter.channel_settings.wecom
+        robots |= {place.name for place in wecom.destinations} if wecom else set()
+    telegram = settings.telegram.model_copy(
+        update={"api": sandbox.url, "proxy": "", "token": SecretStr(SANDBOX_TOKEN)}
+    )
+    return settings.model_copy(
+        update={
+            "database": Database(url=SecretStr(f"sqlite:///{database}")),
+            "broker": settings.broker.model_copy(update={"url": SecretStr("")}),
+            "email": settings.email.model_copy(
+                update={"smtp": Smtp(host="127.0.0.1", port=sandbox.smtp_port)}
+            ),
+            "telegram": telegram,
+            "wecom": settings.wecom.model_copy(update={"api": sandbox.url}),
+            "wecom_keys": {
+                name: SecretStr(SANDBOX_KEY.format(number)) for number, name in enumerate(sorted(robots), 1)
+            },
+        }
+    )
+
+
+@contextmanager
+def rehearsal(settings: Settings, sandbox: Sandbox, database: Path) -> Iterator[Distributor]:
+    """Everything, built for the sandbox."""
+    distributor = build(into_sandbox(settings, sandbox, database))
+    try:
+        prepare(distributor)
+        yield distributor
+    finally:
+        distributor.close()
+
+
+def copy_audience(source: Distributor, target: Distributor, newsletter: str) -> int:
+    """Copies those who would get an issue now; returns how many."""
+    copied, after = 0, 0
+    while page := source.audience.listing(newsletter, after=after, limit=PAGE):
+        after = page[-1].subscriber_id
+        going = [item for item in page if item.state is SubscriptionState.ACTIVE and not item.suppressed]
+        rows = [
+            (
+                number,
+                NewSubscriber(channel=item.channel, address=item.address, source="rehearsal", name=item.name),
+            )
+            for number, item in enumerate(going, copied + 1)
+        ]
+        target.audience.import_rows(newsletter, rows)
+        copied += len(going)
+    return copied

@@ -1,0 +1,270 @@
+"""A post as a mail: what every reader gets, and the traps of premailer."""
+
+import logging
+import re
+import socket
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rendering_samples import EVERYTHING, SAMPLES, make_newsletter, make_post, shared_posts
+
+from distributor.channels.email.render import (
+    PLACEHOLDERS,
+    UNSUBSCRIBE_URL,
+    VIEW_URL,
+    inline_css,
+    render_email,
+)
+from distributor.errors import PostError
+from distributor.model import Message
+from distributor.rendering import template_environment
+
+TEMPLATES = template_environment()
+KEYS = {
+    *("subject", "html", "text", "language", "list_id", "newsletter", "title"),
+    *("from_name", "from_address", "reply_to", "slug"),
+}
+
+
+class Tags(HTMLParser):
+    """Start tags with their attributes, and the text between tags."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.text = list[tuple[str, dict[str, str | None]]](), ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def render(body: str, **changes: object) -> Message:
+    return render_email(make_post(body, **changes), make_newsletter(), TEMPLATES)
+
+
+def html_of(body: str, **changes: object) -> str:
+    return render(body, **changes).content["html"]
+
+
+def test_a_mail_has_exactly_what_the_transport_needs() -> None:
+    message = render("text", title="标题\r\n 二")
+    assert (message.channel, message.variant, message.placeholders) == ("email", "default", PLACEHOLDERS)
+    assert message.content.keys() == KEYS
+    assert {key: message.content[key] for key in KEYS - {"html", "text"}} == {
+        "subject": "标题 二",
+        "language": "zh-CN",
+        "list_id": "",
+        "newsletter": "brief",
+        "title": "晨间简报",
+        "from_name": "晨间简报",
+        "from_address": "brief@news.example.com",
+        "reply_to": "desk@example.com",
+        "slug": "sample",
+    }
+
+
+def test_both_parts_say_who_writes_why_and_how_to_leave() -> None:
+    message = render("text", url="https://example.com/original")
+    for part in (message.content["html"], message.content["text"]):
+        for words in (
+            "您收到这封邮件",
+            "退订",
+            "在浏览器中查看",
+            "阅读原文",
+            "上海市示例路 8 号",
+            "desk@example.com",
+        ):
+            assert words in part
+        for address in (*PLACEHOLDERS, "https://example.com/original"):
+            assert address in part
+
+
+def test_an_english_newsletter_speaks_english() -> None:
+    message = render_email(make_post("text"), make_newsletter(language="en"), TEMPLATES)
+    for part in (message.content["html"], message.content["text"]):
+        assert "Unsubscribe" in part
+        assert "Thursday, 5 March 2026" in part
+        assert "退订" not in part
+
+
+def test_the_page_is_accessible() -> None:
+    page = Tags(html_of(EVERYTHING, cover_image="https://example.com/c.jpg"))
+    assert page.all("html")[0]["lang"] == "zh-CN"
+    assert page.all("div")[0]["lang"] == "zh-CN"
+    assert len(page.all("h1")) == 1
+    assert all("alt" in picture for picture in page.all("img"))
+    layout = [table for table in page.all("table") if "role" in table]
+    assert all(table["role"] == "presentation" for table in layout)
+    assert len(page.all("table")) - len(layout) == 2  # the post's own tables
+    assert [level for level, _ in page.tags if re.fullmatch(r"h\d", level)][:2] == ["h1", "h2"]
+
+
+def test_pictures_fit_the_sheet() -> None:
+    page = Tags(
+        html_of("![a](https://example.com/a.png)", cover_image="https://example.com/c.jpg", title="T")
+    )
+    cover, inside = page.all("img")
+    assert (cover["src"], cover["alt"], cover["width"]) == ("https://example.com/c.jpg", "T", "600")
+    assert (inside["alt"], inside["width"]) == ("a", "536")
+
+
+def test_preheader_is_the_description_or_the_lead() -> None:
+    assert 'aria-hidden="true">A lead &lt;1&gt;' in html_of("text", description="A lead <1>")
+    assert 'aria-hidden="true">First words.' in html_of("## Head\n\nFirst words.")
+
+
+def test_what_an_author_writes_is_escaped() -> None:
+    html = html_of("text", title='<script>"&', categories=["<b>"])
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "&lt;b&gt;" in html
+
+
+def test_facts_that_are_missing_leave_no_trace() -> None:
+    sender = {"name": "N", "address": "n@example.com"}
+    message = render_email(
+        make_post("text", date=None), make_newsletter(url_pattern="", sender=sender), TEMPLATES
+    )
+    assert message.content["reply_to"] == ""
+    for part in (message.content["html"], message.content["text"]):
+        assert "None" not in part
+        assert "阅读原文" not in part
+        assert "n@example.com" in part
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_a_placeholder_in_the_post_is_refused_with_its_line(name: str) -> None:
+    with pytest.raises(PostError, match="reserved word") as refused:
+        render(f"fine\n\n`{name}`")
+    assert refused.value.line == 7
+    with pytest.raises(PostError, match="reserved word"):
+        render("fine", title=name)
+
+
+def test_a_template_without_the_way_out_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "templates" / "email").mkdir(parents=True)
+    (tmp_path / "templates" / "email" / "issue.txt.j2").write_text("{{ body }} {{ view_url }}")
+    with pytest.raises(ValueError, match=f"{UNSUBSCRIBE_URL} does not occur in the text part"):
+        render_email(make_post("text"), make_newsletter(), template_environment(tmp_path))
+
+
+def test_a_long_mail_is_sent_with_a_warning() -> None:
+    assert not render("word " * 1000).warnings
+    [warning] = render("文" * 40_000).warnings
+    assert "Gmail clips" in warning
+
+
+# Size and style
+
+
+def test_fonts_stand_on_cells_so_that_paragraphs_stay_small() -> None:
+    growth = len(html_of("一段文字。\n\n" * 401)) - len(html_of("一段文字。\n\n"))
+    assert growth < 400 * 50
+
+
+def test_the_mail_is_complete_with_inline_styles_alone() -> None:
+    page = Tags(html_of("text\n\n> quote"))
+    [body] = [cell for cell in page.all("td") if cell.get("class") == "body"]
+    for property_ in ("font-family", "font-size:16px", "line-height:1.8", "padding"):
+        assert property_ in str(body["style"])
+    assert all(paragraph.get("style") for paragraph in page.all("p"))
+
+
+def sheets(html: str) -> list[str]:
+    return re.findall(r"<style[^>]*>(.*?)</style>", html, re.DOTALL)
+
+
+def test_the_first_sheet_uses_only_selectors_that_premailer_understands() -> None:
+    source = (Path(__file__).parents[2] / "templates/email/base.html.j2").read_text("utf-8")
+    sheet = sheets(source)[0]
+    for selector in re.findall(r"([^{}]+)\{", sheet):
+        assert re.fullmatch(r"[\sa-z0-9.,]+", selector), selector
+    assert not re.search(r"!important|rgba?\(|var\(|url\(|@", sheet)
+    assert all(len(colour) == 6 for colour in re.findall(r"#([0-9a-fA-F]+)", sheet))
+
+
+# premailer's traps
+
+
+def test_placeholders_survive_inlining() -> None:
+    html = f'<html><body><a href="{UNSUBSCRIBE_URL}">x</a><p>{VIEW_URL} {VIEW_URL}</p></body></html>'
+    inlined = inline_css(html)
+    assert (inlined.count(UNSUBSCRIBE_URL), inlined.count(VIEW_URL)) == (1, 2)
+
+
+def test_head_css_keeps_every_important() -> None:
+    [head] = sheets(html_of("text"))
+    declarations = re.findall(r"[a-z-]+:\s*[^;{}]+;", head)
+    assert len(declarations) > 15
+    assert all(declaration.endswith("!important;") for declaration in declarations)
+    assert "prefers-color-scheme: dark" in head
+    assert len(head) < 8000  # Gmail drops all CSS above 16,384 characters
+
+
+def test_inlining_adds_no_attributes_and_no_white_space() -> None:
+    html = (
+        "<html><head><style>img { width: 50%; } p { width: 10px; background-color: #ffffff; }</style></head>"
+        '<body><p>汉<b>字</b>，<i>无</i>空白</p><img width="600" src="https://example.com/a.png"></body></html>'
+    )
+    page = Tags(inline_css(html))
+    assert page.text.strip() == "汉字，无空白"
+    assert page.all("img")[0]["width"] == "600"
+    assert page.all("p")[0].keys() == {"style"}
+
+
+def test_inlining_never_touches_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    render(EVERYTHING, cover_image="https://example.com/c.jpg")
+
+
+def test_inlining_is_quiet_and_repeatable(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        first, second = html_of(EVERYTHING), html_of(EVERYTHING)
+    assert first == second
+    assert not caplog.records
+
+
+def test_outlooks_comments_survive() -> None:
+    assert html_of("text").count("<!--[if mso]>") == 2
+
+
+# Everything
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_our_samples_render(name: str) -> None:
+    message = render(SAMPLES[name], cover_image="https://example.com/c.jpg")
+    html = message.content["html"]
+    assert "{{" not in html
+    assert all(html.count(placeholder) == 1 for placeholder in PLACEHOLDERS)
+
+
+def test_real_posts_render() -> None:
+    for post in shared_posts():
+        message = render_email(post, make_newsletter(), TEMPLATES)
+        assert len(message.content["html"].encode()) < 100_000
+        assert message.content["subject"] == post.title
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.text(max_size=200), st.text(min_size=1, max_size=60))
+def test_any_text_is_rendered_or_refused(body: str, title: str) -> None:
+    try:
+        message = render(body, title=title)
+    except PostError:
+        return
+    for part in (message.content["html"], message.content["text"], message.content["subject"]):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", part)

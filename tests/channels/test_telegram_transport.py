@@ -1,0 +1,305 @@
+"""The Telegram transport against a scripted Bot API."""
+
+import json
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parcels import telegram
+from pydantic import SecretStr
+from scripted_http import HANG_UP, SILENCE, Answer, ScriptedHttp, closed_port
+
+from distributor.channels import Channel
+from distributor.channels.telegram import TelegramChannel
+from distributor.channels.telegram.transport import TelegramTransport, close_bots
+from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
+from distributor.model import Parcel, Receipt
+from distributor.settings import Newsletter, Settings, TelegramSettings
+
+TOKEN = "123456:AAE-do-not-print-me"
+
+
+@pytest.fixture(autouse=True)
+def _no_bots_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield
+    close_bots()
+
+
+def settings(api: str, *, seconds: int = 5, token: str = TOKEN) -> TelegramSettings:
+    return TelegramSettings(api=api, token=SecretStr(token), read_timeout=timedelta(seconds=seconds))
+
+
+def accepted(message_id: int = 99) -> Answer:
+    chat = {"id": -100, "type": "channel", "title": "AI 日报"}
+    return Answer.of({"ok": True, "result": {"message_id": message_id, "date": 1795500000, "chat": chat}})
+
+
+def refused(status: int, description: str, **parameters: object) -> Answer:
+    answer = {"ok": False, "error_code": status, "description": description, "parameters": parameters}
+    return Answer.of({key: value for key, value in answer.items() if value != {}}, status)
+
+
+def failure(server: ScriptedHttp, *, seconds: int = 5) -> SendError:
+    with (
+        server,
+        TelegramTransport(settings(server.url, seconds=seconds)) as opened,
+        pytest.raises(SendError) as caught,
+    ):
+        opened.send(telegram(preview_url="https://news.example.com/cover.png"))
+    return caught.value
+
+
+def preview(form: dict[str, str]) -> Any:
+    return json.loads(form["link_preview_options"])
+
+
+def test_sends_html_with_the_cover_above_the_text() -> None:
+    with ScriptedHttp(accepted(4711)) as server, TelegramTransport(settings(server.url)) as opened:
+        receipt = opened.send(telegram(preview_url="https://news.example.com/cover.png"))
+    assert receipt == Receipt(provider_id="4711", code="200")
+    (request,) = server.requests
+    assert request.path == f"/bot{TOKEN}/sendMessage"
+    assert (request.form["chat_id"], request.form["parse_mode"]) == ("@ai_daily", "HTML")
+    assert request.form["text"] == "<b>AI 日报</b>\n今天的消息"
+    assert preview(request.form) == {
+        "url": "https://news.example.com/cover.png",
+        "show_above_text": True,
+        "prefer_large_media": True,
+    }
+
+
+def test_no_preview_without_a_cover() -> None:
+    with ScriptedHttp(accepted()) as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(telegram())
+    assert preview(server.requests[0].form) == {"is_disabled": True}
+
+
+def test_topic_of_a_forum() -> None:
+    with ScriptedHttp(accepted()) as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(telegram(address="-1001234567890/17"))
+    form = server.requests[0].form
+    assert (form["chat_id"], form["message_thread_id"]) == ("-1001234567890", "17")
+
+
+def test_placeholders() -> None:
+    parcel = telegram(html="<a>__NAME__</a>", values={"__NAME__": "a<b"})
+    with ScriptedHttp(accepted()) as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(parcel)
+    assert server.requests[0].form["text"] == "<a>a&lt;b</a>"
+
+
+def test_refused_picture_is_left_out() -> None:
+    script = ScriptedHttp(refused(400, "Bad Request: wrong type of the web page content"), accepted())
+    with script as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(telegram(preview_url="https://news.example.com/cover.png"))
+    assert preview(server.requests[1].form) == {"is_disabled": True}
+    assert server.requests[1].form["parse_mode"] == "HTML"
+
+
+def test_refused_markup_falls_back_to_plain_text_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    script = ScriptedHttp(refused(400, "Bad Request: can't parse entities: unexpected end tag"), accepted())
+    with script as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(telegram(preview_url="https://news.example.com/cover.png"))
+    second = server.requests[1].form
+    assert second["text"] == "AI 日报\n今天的消息"
+    assert "parse_mode" not in second
+    assert preview(second)["url"] == "https://news.example.com/cover.png"
+    warning = next(record for record in caplog.records if record.levelno == logging.WARNING)
+    assert "delivery 7.1.0" in warning.getMessage()
+
+
+def test_nothing_left_to_leave_out_is_final() -> None:
+    script = ScriptedHttp(
+        refused(400, "Bad Request: can't parse entities"),
+        refused(400, "Bad Request: wrong type of the web page content"),
+        refused(400, "Bad Request: can't parse entities"),
+    )
+    error = failure(script)
+    assert (type(error), error.kind) == (Rejected, Kind.CONTENT)
+    assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "kind"),
+    [
+        (refused(429, "Too Many Requests: retry after 9", retry_after=9), Unavailable, Kind.THROTTLE),
+        (refused(403, "Forbidden: bot was blocked by the user"), Rejected, Kind.MAILBOX),
+        (refused(400, "Bad Request: chat not found"), Rejected, Kind.MAILBOX),
+        (refused(400, "Bad Request: TOPIC_CLOSED"), Rejected, Kind.CONFIG),
+        (refused(401, "Unauthorized"), Unavailable, Kind.CONFIG),
+        (refused(404, "Not Found"), Unavailable, Kind.CONFIG),
+        (refused(500, "Internal Server Error"), Unconfirmed, Kind.NETWORK),
+        (Answer(502, b"<html>bad gateway</html>"), Unconfirmed, Kind.NETWORK),
+        (Answer(200, b"<html>welcome</html>"), Unconfirmed, Kind.NETWORK),
+        (Answer(200, b'{"ok": true}'), Unconfirmed, Kind.NETWORK),
+        (Answer(200, b'{"ok": true, "result": 7}'), Unconfirmed, Kind.NETWORK),
+        (HANG_UP, Unconfirmed, Kind.NETWORK),
+    ],
+)
+def test_answers(answer: Answer, error: type[SendError], kind: Kind) -> None:
+    caught = failure(ScriptedHttp(answer))
+    assert (type(caught), caught.kind) == (error, kind)
+
+
+def test_migrated_group() -> None:
+    error = failure(
+        ScriptedHttp(refused(400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-1009))
+    )
+    assert isinstance(error, Unavailable)
+    assert (error.new_address, error.counts) == ("-1009", False)
+
+
+def test_silence_after_the_request_is_in_doubt() -> None:
+    assert type(failure(ScriptedHttp(SILENCE), seconds=1)) is Unconfirmed
+
+
+def test_nobody_listens() -> None:
+    opened = TelegramTransport(settings(f"http://127.0.0.1:{closed_port()}"))
+    with opened, pytest.raises(Unavailable) as caught:
+        opened.send(telegram())
+    assert (caught.value.scope, caught.value.kind, caught.value.counts) == (
+        Scope.CHANNEL,
+        Kind.NETWORK,
+        False,
+    )
+
+
+def test_no_token() -> None:
+    opened = TelegramTransport(settings("http://127.0.0.1:9", token=""))
+    with pytest.raises(Unavailable, match="DISTRIBUTOR_TELEGRAM_TOKEN") as caught, opened:
+        pytest.fail("it opened")
+    assert (caught.value.scope, caught.value.kind, caught.value.counts) == (Scope.CHANNEL, Kind.CONFIG, False)
+
+
+@pytest.mark.parametrize(
+    "parcel",
+    [
+        telegram(address="@daily/general"),
+        replace(telegram(html="__NAME__", values={"__NAME__": ""}), values={}),
+    ],
+    ids=["topic without a number", "placeholder without a value"],
+)
+def test_parcel_that_cannot_be_written(parcel: Parcel) -> None:
+    opened = TelegramTransport(settings("http://127.0.0.1:9"))
+    with opened, pytest.raises(Rejected, match="cannot be written") as caught:
+        opened.send(parcel)
+    assert caught.value.kind is Kind.CONTENT
+
+
+def bot_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "telegram-bot"]
+
+
+def test_many_lanes_share_one_bot_and_its_connections() -> None:
+    with ScriptedHttp(accepted()) as server:
+
+        def lane(number: int) -> None:
+            with TelegramTransport(settings(server.url)) as opened:
+                for _ in range(10):
+                    opened.send(telegram(address=f"-{number + 1}"))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lane, range(8)))
+        assert len(bot_threads()) == 1
+        assert len(server.requests) == 80
+        assert len(server.peers) <= 16, "connections are kept"
+
+
+def test_closing_ends_the_thread_and_the_next_send_begins_anew() -> None:
+    with ScriptedHttp(accepted()) as server:
+        opened = TelegramTransport(settings(server.url))
+        opened.send(telegram())
+        close_bots()
+        assert bot_threads() == []
+        opened.send(telegram())
+    assert len(server.requests) == 2
+
+
+def test_forked_child_makes_its_own_bot() -> None:
+    with ScriptedHttp(accepted()) as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(telegram())
+        with warnings.catch_warnings():
+            # Python 3.12 and later warn of the deadlock that this test shows to be avoided.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                opened.send(telegram())
+                status = 0
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        opened.send(telegram())
+    assert status == 0
+    assert len(server.requests) == 3
+    assert len(server.peers) == 2, "the parent kept its connection, the child had another"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        accepted(),
+        HANG_UP,
+        refused(404, "Not Found"),
+        Answer(200, f"<p>no route to /bot{TOKEN}/sendMessage</p>".encode()),
+        Answer(504, f"<p>no answer from /bot{TOKEN}/sendMessage</p>".encode()),
+    ],
+)
+def test_token_is_never_printed(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    texts = []
+    with ScriptedHttp(answer) as server, TelegramTransport(settings(server.url)) as opened:
+        texts.append(repr(opened))
+        try:
+            opened.send(telegram())
+        except SendError as error:
+            texts += [str(error), repr(error)]
+    texts.append(caplog.text)
+    assert "send_request_headers" in caplog.text, "the log was on"
+    assert TOKEN not in "\n".join(texts)
+
+
+def test_token_with_a_typing_mistake_is_never_printed() -> None:
+    token = "123456:bad\ntoken"
+    with (
+        pytest.raises(SendError) as caught,
+        TelegramTransport(settings("http://127.0.0.1:9", token=token)) as opened,
+    ):
+        opened.send(telegram())
+    assert token not in str(caught.value)
+    assert token.replace("\n", " ") not in str(caught.value)
+
+
+def test_channel(tmp_path: Path) -> None:
+    newsletter = Newsletter.model_validate(
+        {
+            "slug": "ai-daily",
+            "title": "AI 日报",
+            "sender": {"name": "AI 日报", "address": "daily@news.example.com"},
+            "channels": {
+                "telegram": {
+                    "destinations": [
+                        {"name": "main", "chat": "@ai_daily"},
+                        {"name": "topic", "chat": -1001234567890, "thread": 17},
+                    ]
+                }
+            },
+        }
+    )
+    channel: Channel = TelegramChannel(Settings(root=tmp_path))
+    assert isinstance(channel, Channel)
+    places = channel.destinations(newsletter)
+    assert [(place.channel, place.address, place.destination) for place in places] == [
+        ("telegram", "@ai_daily", "main"),
+        ("telegram", "-1001234567890/17", "topic"),
+    ]
