@@ -3,7 +3,7 @@
 import csv
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -101,10 +101,10 @@ class Audience:
     def import_rows(
         self,
         newsletter: str,
-        rows: Iterable[tuple[int, NewSubscriber]],
+        rows: Iterable[tuple[int, NewSubscriber | RequestRefused]],
         progress: Callable[[int], None] = lambda _count: None,
     ) -> ImportReport:
-        """Adds many, in batches. `rows` are (line, subscriber); a bad line is reported and the rest goes on.
+        """Adds many, in batches. `rows` are (line, subscriber or why not); a bad line is reported and the rest goes on.
 
         Nobody is revived: who left stays away, who is suppressed stays suppressed.
         """
@@ -166,10 +166,12 @@ class Audience:
             return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
 
     def _checked(
-        self, batch: Sequence[tuple[int, NewSubscriber]], report: ImportReport
+        self, batch: Sequence[tuple[int, NewSubscriber | RequestRefused]], report: ImportReport
     ) -> Iterator[tuple[NewSubscriber, str]]:
         for line, new in batch:
             try:
+                if isinstance(new, RequestRefused):
+                    raise new
                 yield new, normalise(new.channel, new.address)
             except RequestRefused as error:
                 report.errors.append(f"line {line}: {error}")
@@ -229,7 +231,9 @@ class Audience:
         return _subscription(connection.execute(query).one())
 
 
-def active(newsletter: str, channel: str, moment: datetime, *, only: str | None = None) -> Select[Any]:
+def active(
+    newsletter: str, channel: str, moment: datetime, *, only: str | None = None, without: Sequence[str] = ()
+) -> Select[Any]:
     """The audience as of a moment: (subscriber_id, address, domain) of active, unsuppressed subscriptions.
 
     "As of" makes the number exact while windows of it are being written: who leaves meanwhile still has a row, and the
@@ -254,6 +258,8 @@ def active(newsletter: str, channel: str, moment: datetime, *, only: str | None 
             suppressions.c.id.is_(None),
         )
     )
+    if without:
+        query = query.where(subscribers.c.address.not_in(without))
     return query if only is None else query.where(subscribers.c.address == only)
 
 
@@ -273,9 +279,11 @@ def normalise(channel: str, address: str) -> str:
     return address
 
 
-def read_csv(lines: Iterable[str], *, channel: str, source: str) -> Iterator[tuple[int, NewSubscriber]]:
-    """(line, subscriber) of a CSV with a header: `email` or `address`, and if wanted `channel`, `name`, `language`,
-    `source`, `consent_at` (ISO 8601). Raises RequestRefused when the header names no address."""
+def read_csv(
+    lines: Iterable[str], *, channel: str, source: str
+) -> Iterator[tuple[int, NewSubscriber | RequestRefused]]:
+    """(line, subscriber or why not) of a CSV with a header: `email` or `address`, and if wanted `channel`, `name`,
+    `language`, `source`, `consent_at` (ISO 8601). Raises RequestRefused when the header names no address."""
     reader = csv.DictReader(lines)
     header = [name.strip().lower() for name in reader.fieldnames or []]
     reader.fieldnames = header
@@ -285,18 +293,21 @@ def read_csv(lines: Iterable[str], *, channel: str, source: str) -> Iterator[tup
             f"line 1: the CSV needs a header with a column `email` or `address`; it has: {', '.join(header) or 'none'}"
         )
     for row in reader:
-        consent = (row.get("consent_at") or "").strip()
-        yield (
-            reader.line_num,
-            NewSubscriber(
-                channel=(row.get("channel") or channel).strip(),
-                address=row[column] or "",
-                source=(row.get("source") or source).strip(),
-                name=(row.get("name") or "").strip(),
-                language=(row.get("language") or "").strip() or None,
-                consent_at=_consent_time(consent, reader.line_num),
-            ),
-        )
+        try:
+            yield reader.line_num, _from_csv(row, column, channel, source)
+        except RequestRefused as error:
+            yield reader.line_num, error
+
+
+def _from_csv(row: Mapping[str, str | None], column: str, channel: str, source: str) -> NewSubscriber:
+    return NewSubscriber(
+        channel=(row.get("channel") or channel).strip(),
+        address=row[column] or "",
+        source=(row.get("source") or source).strip(),
+        name=(row.get("name") or "").strip(),
+        language=(row.get("language") or "").strip() or None,
+        consent_at=_consent_time((row.get("consent_at") or "").strip()),
+    )
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -306,19 +317,17 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _consent_time(written: str, line: int) -> datetime | None:
+def _consent_time(written: str) -> datetime | None:
     if not written:
         return None
     try:
         moment = datetime.fromisoformat(written)
     except ValueError:
         raise RequestRefused(
-            f"line {line}: consent_at {written!r} is not a time such as 2026-11-24T08:00:00+08:00"
+            f"consent_at {written!r} is not a time such as 2026-11-24T08:00:00+08:00"
         ) from None
     if moment.tzinfo is None:
-        raise RequestRefused(
-            f"line {line}: consent_at {written!r} names no zone; write 2026-11-24T08:00:00+08:00"
-        )
+        raise RequestRefused(f"consent_at {written!r} names no zone; write 2026-11-24T08:00:00+08:00")
     return moment
 
 

@@ -35,9 +35,11 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    literal_column,
     select,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.sql import func
@@ -482,10 +484,9 @@ def insert_ignore(
         before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
         connection.execute(statement, list(rows))
         return int(connection.exec_driver_sql("SELECT total_changes()").scalar_one()) - int(before)
-    from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415 - the dialect's own INSERT
-
-    result = connection.execute(insert(table).values(list(rows)).on_conflict_do_nothing())
-    return result.rowcount
+    # Counted by what comes back: psycopg reports no row count for a statement of many rows.
+    new: Any = postgresql.insert(table).on_conflict_do_nothing().returning(literal_column("1"))
+    return len(connection.execute(new, list(rows)).all())
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -18,7 +18,7 @@ from distributor.settings import Newsletter, Retry, Settings, load_settings, pac
 NEWSLETTER = "ai-daily"
 #: Made-up readers whose names decide their fate in the sandbox (sandbox/faults.py).
 BLOCKED, SLOWED = range(900100, 900105), range(900200, 900205)
-REFUSED, GREYLISTED, LEAVING = 8, 12, 5
+REFUSED, BUSY, LEAVING = 8, 12, 5
 #: One reader in ten reads on Telegram.
 TELEGRAM_SHARE = 10
 
@@ -82,7 +82,7 @@ def newest_post(settings: Settings, newsletter: Newsletter) -> Post:
 def made_up_readers(number: int) -> Iterator[tuple[int, NewSubscriber]]:
     """Addresses by e-mail and Telegram; some of them will be refused, told to come back later, or have blocked the bot."""
     special = [f"refused-{n}@readers.example" for n in range(REFUSED)]
-    special += [f"greylisted-{n}@readers.example" for n in range(GREYLISTED)]
+    special += [f"busy-{n}@readers.example" for n in range(BUSY)]
     chats = [str(chat) for chat in (*BLOCKED, *SLOWED)]
     chats += [str(100_000 + n) for n in range(max(0, number // TELEGRAM_SHARE - len(chats)))]
     chats = chats[: number // TELEGRAM_SHARE]
@@ -98,7 +98,7 @@ def made_up_readers(number: int) -> Iterator[tuple[int, NewSubscriber]]:
 def leave(distributor: Distributor, newsletter: Newsletter) -> int:
     """A few readers use the link of yesterday's mail right now; returns how many."""
     found = distributor.audience.listing(
-        newsletter.slug, channel="email", after=REFUSED + GREYLISTED, limit=LEAVING
+        newsletter.slug, channel="email", after=REFUSED + BUSY, limit=LEAVING
     )
     for subscription in found:
         distributor.audience.unsubscribe(subscription.token, "the demo's reader left")

@@ -190,21 +190,47 @@ def write_audience(engine: Engine, issue: Issue) -> bool:
         return False
     newsletter = engine.newsletters[issue.newsletter]
     fixed = {name: engine.channels[name].destinations(newsletter) for name in newsletter.channels}
-    with_subscribers = [name for name in newsletter.channels if takes_subscribers(newsletter, name)]
     moment = engine.ledger.freeze(
         issue.id,
-        lambda now: {name: active(newsletter.slug, name, now) for name in with_subscribers},
+        lambda now: _subscribed(newsletter, fixed, now),
         {name: len(recipients) for name, recipients in fixed.items()},
     )
-    for name in newsletter.channels:
-        engine.ledger.write_destinations(issue.id, fixed[name])
-        if name not in with_subscribers:
-            continue
-        audience = active(newsletter.slug, name, moment)
-        while engine.ledger.write_window(issue.id, name, "all", audience, chunk=engine.settings.chunk):
-            pass
+    audiences = _subscribed(newsletter, fixed, moment)
+    try:
+        for name in newsletter.channels:
+            _write_channel(engine, issue, token, fixed[name], audiences.get(name), name)
+    except LeaseLost as error:
+        log.warning("opening_lost %s", error)
+        return False
     engine.ledger.opened(issue.id, token)
     return True
+
+
+def _subscribed(
+    newsletter: Newsletter, fixed: Mapping[str, Sequence[Recipient]], moment: datetime
+) -> Mapping[str, AudienceQuery]:
+    """Channel → its subscribers; one who is a destination as well gets the issue once, as the destination."""
+    return {
+        name: active(newsletter.slug, name, moment, without=[recipient.address for recipient in fixed[name]])
+        for name in newsletter.channels
+        if takes_subscribers(newsletter, name)
+    }
+
+
+def _write_channel(
+    engine: Engine,
+    issue: Issue,
+    token: str,
+    fixed: Sequence[Recipient],
+    audience: AudienceQuery | None,
+    channel: str,
+) -> None:
+    ledger, settings = engine.ledger, engine.settings
+    ledger.write_destinations(issue.id, fixed, token=token, lease=settings.lease)
+    while audience is not None and ledger.write_window(
+        issue.id, channel, "all", audience, token=token, lease=settings.lease, chunk=settings.chunk
+    ):
+        pass
 
 
 # ── draining ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,8 +341,7 @@ class Lane:
     def _may_go_on(self) -> bool:
         if self.stop.is_set() or time.monotonic() >= self.deadline:
             return False
-        stopped = self.engine.ledger.stopped_channels().get(self.channel)
-        return stopped is None or stopped.until <= datetime.now(UTC)
+        return not self.engine.ledger.channel_stopped(self.channel)
 
     def _work(self, chunk: Chunk, transport: Transport) -> Halt:
         ledger, settings = self.engine.ledger, self.engine.settings
@@ -382,14 +407,16 @@ class Lane:
         return wait
 
     def _domain_wait(self, delivery: Delivery) -> float:
-        domain = delivery.recipient.address.rpartition("@")[2]
+        _name, at, domain = delivery.recipient.address.rpartition("@")
+        if not at:
+            return 0.0
         return self.engine.pacer.reserve([Limit(f"{self.channel}:domain:{domain}", UNLIMITED)])
 
     def _attempt(self, delivery: Delivery, transport: Transport) -> Outcome | Halt:
         """One try of a delivery. A Halt means that the channel is in trouble, and that this was no try."""
         attempt = Try(delivery)
         try:
-            for parcel in self._parcels(delivery):
+            for parcel in self._parcels(attempt):
                 if attempt.sent_something and (wait := self._permit(delivery, PART_WAIT.total_seconds())):
                     return attempt.ended(
                         DeliveryState.PENDING,
@@ -444,9 +471,8 @@ class Lane:
 
     def _channel_trouble(self, error: SendError) -> Halt:
         """The channel stops; no recipient pays for it with a try."""
-        stopped = self.engine.ledger.stopped_channels().get(self.channel)
-        if stopped is None or stopped.until <= datetime.now(
-            UTC
+        if not self.engine.ledger.channel_stopped(
+            self.channel
         ):  # several lanes meet the same trouble at once
             times, until = self.engine.ledger.stop_channel(
                 self.channel, str(error), _stop_wait(self.engine.ledger, self.channel)
@@ -467,8 +493,9 @@ class Lane:
             if self.engine.ledger.resume_channel(self.channel):
                 log.info("channel_resumed channel=%s", self.channel)
 
-    def _parcels(self, delivery: Delivery) -> Sequence[Parcel]:
+    def _parcels(self, attempt: Try) -> Sequence[Parcel]:
         """The parts that are still to be sent."""
+        delivery = attempt.delivery
         issue_id = delivery.identity.issue_id
         if issue_id not in self._messages:
             self._messages[issue_id] = self.engine.ledger.messages(issue_id, self.channel)
@@ -484,7 +511,7 @@ class Lane:
                 identity=delivery.identity,
                 sent_date=first_date
                 if delivery.identity.resend == 0
-                else delivery.first_try_at or datetime.now(UTC),
+                else delivery.first_try_at or attempt.started_at,
                 values=placeholder_values(self.engine.base_url, issue_id, delivery.recipient.token),
             )
             for message in parts[delivery.parts_sent :]
@@ -638,6 +665,8 @@ def sweep(engine: Engine) -> Swept:
     expired = ledger.overdue()
     for issue in expired:
         ledger.stop_issue(issue.id, IssueState.EXPIRED, SkipReason.EXPIRED)
+    for issue in ledger.left_pending():
+        ledger.stop_issue(issue.id, issue.state, SkipReason(issue.state))
     for issue in ledger.issues(states=[IssueState.OPENING]):
         write_audience(engine, issue)
     return Swept(

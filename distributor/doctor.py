@@ -29,7 +29,7 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy.engine import make_url
 
 from distributor.channels.email.smtp import connect
-from distributor.channels.http import quiet_request_log
+from distributor.channels.http import quiet
 from distributor.errors import DistributorError, ServiceDown, Unavailable
 from distributor.posts import load_posts
 from distributor.schedule import next_due
@@ -626,7 +626,7 @@ def _json_table(answer: httpx.Response) -> Mapping[str, Any]:
 
 
 def _http(context: Context, proxy: str = "") -> httpx.Client:
-    quiet_request_log()  # Telegram's URL holds the token
+    quiet("httpx")  # Telegram's URL holds the token
     return httpx.Client(proxy=proxy or None, timeout=context.timeout)
 
 

@@ -328,14 +328,24 @@ class Ledger:
         """Cancels or expires: what is pending is skipped with the reason. Returns how many deliveries that were.
 
         Deliveries that a worker has in hand right now finish; the sweeper calls this again for what they left pending.
+        An issue that is over, or (to expire it) was given more time meanwhile, stays as it is.
         """
+        going = [IssueState.WAITING, IssueState.OPENING, IssueState.SENDING, state]
         with self.database.write() as connection:
+            self._lock(connection, issue_id)
             now = self.database.now(connection)
-            connection.execute(
-                update(issues)
-                .where(issues.c.id == issue_id)
-                .values(state=state, finished_at=func.coalesce(issues.c.finished_at, now))
+            stopped = update(issues).where(issues.c.id == issue_id, issues.c.state.in_(going))
+            if state is IssueState.EXPIRED:
+                stopped = stopped.where(issues.c.expires_at <= now)
+            stopped = stopped.values(
+                state=state,
+                finished_at=func.coalesce(issues.c.finished_at, now),
+                lease_token=None,
+                lease_until=None,
             )
+            if not connection.execute(stopped).rowcount:
+                return 0
+            self._plan_what_is_written(connection, issue_id)
             skipped = connection.execute(
                 update(deliveries)
                 .where(deliveries.c.issue_id == issue_id, deliveries.c.state == DeliveryState.PENDING)
@@ -355,6 +365,13 @@ class Ledger:
                     select(issues).where(issues.c.state.in_(going), issues.c.expires_at <= now)
                 )
             ]
+
+    def left_pending(self) -> Sequence[Issue]:
+        """Cancelled and expired issues to which a worker gave something back after they were stopped."""
+        pending = exists().where(chunks.c.issue_id == issues.c.id, chunks.c.pending > 0)
+        over = issues.c.state.in_([IssueState.CANCELLED, IssueState.EXPIRED])
+        with self.database.read() as connection:
+            return [_issue(row) for row in connection.execute(select(issues).where(over, pending))]
 
     def close_finished(self) -> Sequence[Issue]:
         """Marks the issues finished in which nothing is pending or being sent; returns them."""
@@ -417,9 +434,15 @@ class Ledger:
             connection.execute(update(issues).where(issues.c.id == issue_id).values(frozen_at=now))
             return now
 
-    def write_destinations(self, issue_id: int, recipients: Sequence[Recipient]) -> None:
-        """Deliveries to the configuration's fixed places, each in a chunk of its own: each has a limit of its own."""
+    def write_destinations(
+        self, issue_id: int, recipients: Sequence[Recipient], *, token: str, lease: timedelta
+    ) -> None:
+        """Deliveries to the configuration's fixed places, each in a chunk of its own: each has a limit of its own.
+
+        Raises LeaseLost as `write_window` does.
+        """
         with self.database.write() as connection:
+            self._fence_opening(connection, issue_id, token, lease)
             for recipient in recipients:
                 already = select(deliveries.c.seq).where(
                     deliveries.c.issue_id == issue_id,
@@ -441,15 +464,19 @@ class Ledger:
         pace_group: str,
         audience: Select[Any],
         *,
+        token: str,
+        lease: timedelta,
         chunk: int,
         window: int = WINDOW,
     ) -> int:
         """Writes the next window of an audience (deliveries and their chunks) in one transaction.
 
         Returns how many deliveries it wrote; 0 when this part of the audience is complete. Resumes behind the last
-        window that was committed.
+        window that was committed, and renews the lease. Raises LeaseLost when another one writes this issue by now,
+        or nobody should any more: it was cancelled.
         """
         with self.database.write() as connection:
+            self._fence_opening(connection, issue_id, token, lease)
             after = connection.execute(
                 select(func.coalesce(func.max(chunks.c.upto), 0)).where(
                     chunks.c.issue_id == issue_id,
@@ -498,26 +525,44 @@ class Ledger:
         where nothing has been reported yet, so that the sum always holds.
         """
         with self.database.write() as connection:
-            written = (
-                select(func.count())
-                .where(
-                    deliveries.c.issue_id == issue_channels.c.issue_id,
-                    deliveries.c.channel == issue_channels.c.channel,
-                )
-                .scalar_subquery()
-            )
-            connection.execute(
-                update(issue_channels).where(issue_channels.c.issue_id == issue_id).values(planned=written)
-            )
-            connection.execute(
+            done = connection.execute(
                 update(issues)
-                .where(
-                    issues.c.id == issue_id,
-                    issues.c.lease_token == token,
-                    issues.c.state == IssueState.OPENING,
-                )
+                .where(*_opening(issue_id, token))
                 .values(state=IssueState.SENDING, lease_token=None, lease_until=None)
+            ).rowcount
+            if done:
+                self._plan_what_is_written(connection, issue_id)
+
+    def _fence_opening(self, connection: Connection, issue_id: int, token: str, lease: timedelta) -> None:
+        until = self.database.now(connection) + lease
+        mine = update(issues).where(*_opening(issue_id, token)).values(lease_until=until)
+        if not connection.execute(mine).rowcount:
+            raise LeaseLost(
+                f"the audience of issue {issue_id} is written down by another process, or cancelled"
             )
+
+    def _plan_what_is_written(self, connection: Connection, issue_id: int) -> None:
+        written = (
+            select(func.count())
+            .where(
+                deliveries.c.issue_id == issue_channels.c.issue_id,
+                deliveries.c.channel == issue_channels.c.channel,
+            )
+            .scalar_subquery()
+        )
+        connection.execute(
+            update(issue_channels).where(issue_channels.c.issue_id == issue_id).values(planned=written)
+        )
+
+    def _lock(self, connection: Connection, issue_id: int) -> None:
+        """Holds an issue and its chunks until the end of the transaction, in the order that everybody keeps.
+
+        A worker locks its chunk before it touches deliveries: whoever counts or changes them from outside waits here.
+        """
+        connection.execute(select(issues.c.id).where(issues.c.id == issue_id).with_for_update())
+        connection.execute(
+            select(chunks.c.id).where(chunks.c.issue_id == issue_id).order_by(chunks.c.id).with_for_update()
+        )
 
     def _next_seq(self, connection: Connection, issue_id: int) -> int:
         highest = connection.execute(
@@ -590,9 +635,18 @@ class Ledger:
         Those who left or are suppressed by now are skipped in the same transaction and are not returned. Empty when
         nothing in the chunk is due. Raises LeaseLost.
         """
+        while True:
+            going, skipped = self._begin(chunk, size, duration)
+            if going or not skipped:
+                return going
+
+    def _begin(
+        self, chunk: Chunk, size: int, duration: timedelta
+    ) -> tuple[Sequence[Delivery], Sequence[Delivery]]:
+        """(those to send, those skipped)."""
         with self.database.write() as connection:
             now = self.database.now(connection)
-            self._fence(connection, chunk, now, lease_until=now + duration)
+            self._fence(connection, chunk, chunks.c.lease_until > now, lease_until=now + duration)
             stopped = connection.execute(
                 select(issues.c.id).where(
                     issues.c.id == chunk.issue_id,
@@ -600,7 +654,7 @@ class Ledger:
                 )
             ).first()
             if stopped:
-                return ()
+                return (), ()
             found = [_delivery(row) for row in connection.execute(_due_rows(chunk, now, size))]
             skipped = [delivery for delivery in found if delivery.skip]
             going = [delivery for delivery in found if not delivery.skip]
@@ -620,15 +674,19 @@ class Ledger:
             self._move(
                 connection, chunk.id, {"pending": -len(found), "sending": len(going), "skipped": len(skipped)}
             )
-        return going or (self.begin(chunk, size, duration) if skipped else ())
+        return going, skipped
 
     def finish(
         self, chunk: Chunk, outcomes: Sequence[Outcome], unused: Sequence[Postponed], worker: str
     ) -> None:
-        """Writes how a slice ended: states, attempts, suppressions, counters. `unused` go back untried. Raises LeaseLost."""
+        """Writes how a slice ended: states, attempts, suppressions, counters. `unused` go back untried.
+
+        Raises LeaseLost when the chunk was taken back. A lease that merely ran out (the database was away for long)
+        does not matter here: while the token stands, nobody else has touched the rows.
+        """
         with self.database.write() as connection:
             now = self.database.now(connection)
-            self._fence(connection, chunk, now)
+            self._fence(connection, chunk)
             for outcome in outcomes:
                 self._settle(connection, outcome, now)
             for postponed in unused:
@@ -644,12 +702,14 @@ class Ledger:
 
     def settle_late(self, outcomes: Sequence[Outcome], worker: str) -> int:
         """What a worker knows after it lost its lease: proof turns an unconfirmed delivery into a sent one."""
-        settled = 0
+        proofs = [outcome for outcome in outcomes if outcome.state is DeliveryState.SENT]
+        if not proofs:
+            return 0
+        settled, issue_id = 0, proofs[0].delivery.identity.issue_id
         with self.database.write() as connection:
+            self._lock(connection, issue_id)
             now = self.database.now(connection)
-            for outcome in outcomes:
-                if outcome.state is not DeliveryState.SENT:
-                    continue
+            for outcome in proofs:
                 identity = outcome.delivery.identity
                 settled += connection.execute(
                     update(deliveries)
@@ -667,8 +727,7 @@ class Ledger:
                         updated_at=now,
                     )
                 ).rowcount
-            if outcomes:
-                self._recount(connection, chunks.c.issue_id == outcomes[0].delivery.identity.issue_id)
+            self._recount(connection, chunks.c.issue_id == issue_id)
         return settled
 
     def release(self, chunk: Chunk, not_before: datetime | None = None) -> None:
@@ -741,11 +800,11 @@ class Ledger:
         )
         self._recount(connection, chunks.c.id == row.id)
 
-    def _fence(self, connection: Connection, chunk: Chunk, now: datetime, **values: Any) -> None:
+    def _fence(self, connection: Connection, chunk: Chunk, *also: Any, **values: Any) -> None:
         """The row is locked and still ours, or LeaseLost."""
         held = connection.execute(
             update(chunks)
-            .where(chunks.c.id == chunk.id, chunks.c.lease_token == chunk.token, chunks.c.lease_until > now)
+            .where(chunks.c.id == chunk.id, chunks.c.lease_token == chunk.token, *also)
             .values(values or {"lease_token": chunk.token})
         ).rowcount
         if not held:
@@ -766,14 +825,23 @@ class Ledger:
             "first_try_at": delivery.first_try_at or outcome.started_at,
             "updated_at": now,
         }
-        if outcome.new_address:
-            values["address"] = outcome.new_address
-            connection.execute(
-                update(subscribers)
-                .where(subscribers.c.id == delivery.recipient.subscriber_id)
-                .values(address=outcome.new_address)
-            )
         self._set(connection, delivery, **values)
+        if outcome.new_address:
+            self._relocate(connection, delivery, outcome.new_address)
+
+    def _relocate(self, connection: Connection, delivery: Delivery, address: str) -> None:
+        """The recipient lives elsewhere now. A place that is known already keeps its own row, and so does this one."""
+        channel, issue_id = delivery.recipient.channel, delivery.identity.issue_id
+        moving = (
+            (subscribers, [subscribers.c.id == delivery.recipient.subscriber_id], []),
+            (deliveries, list(_is(delivery.identity)), [deliveries.c.issue_id == issue_id]),
+        )
+        for table, which, within in moving:
+            there = select(table.c.address).where(
+                table.c.channel == channel, table.c.address == address, *within
+            )
+            if not connection.execute(there).first():
+                connection.execute(update(table).where(*which).values(address=address))
 
     def _set(self, connection: Connection, delivery: Delivery, **values: Any) -> None:
         connection.execute(update(deliveries).where(*_is(delivery.identity)).values(**values))
@@ -970,8 +1038,11 @@ class Ledger:
         A failed or unconfirmed one resumes at the part it stopped at; a sent one starts anew. Returns how many.
         """
         with self.database.write() as connection:
+            self._lock(connection, issue.id)
             now = self.database.now(connection)
             found = [row.seq for row in connection.execute(select(_resendable(issue, asked)))]
+            if not found:
+                return 0
             resend_id = self._record_resend(connection, issue, asked, len(found), now)
             again = case((deliveries.c.state == DeliveryState.SENT, 0), else_=deliveries.c.parts_sent)
             for start in range(0, len(found), 500):
@@ -1005,6 +1076,7 @@ class Ledger:
     ) -> int:
         """Plans deliveries to those who are in the audience now and were not when it was frozen. Returns how many."""
         with self.database.write() as connection:
+            self._lock(connection, issue.id)
             now = self.database.now(connection)
             added = 0
             for channel, audience in audiences.items():
@@ -1030,8 +1102,9 @@ class Ledger:
                     .values(planned=issue_channels.c.planned + len(new))
                 )
                 added += len(new)
-            self._record_resend(connection, issue, asked, added, now)
-            self._reopen(connection, issue, now, grace)
+            if added:
+                self._record_resend(connection, issue, asked, added, now)
+                self._reopen(connection, issue, now, grace)
             return added
 
     def missing_count(self, issue: Issue, channel: str, audience: Select[Any]) -> int:
@@ -1051,6 +1124,7 @@ class Ledger:
     def resolve(self, issue_id: int, seq: int, *, sent: bool, by: str) -> None:
         """Settles an unconfirmed delivery by a person's word. Raises RequestRefused when it is not unconfirmed."""
         with self.database.write() as connection:
+            self._lock(connection, issue_id)
             changed = connection.execute(
                 update(deliveries)
                 .where(
@@ -1127,6 +1201,13 @@ class Ledger:
                 .returning(channel_stops.c.times, channel_stops.c.until)
             ).one()
         return result.times, result.until
+
+    def channel_stopped(self, channel: str) -> bool:
+        """Whether nothing may go out on a channel now."""
+        with self.database.read() as connection:
+            until = select(channel_stops.c.until).where(channel_stops.c.channel == channel)
+            found = connection.execute(until).scalar_one_or_none()
+            return found is not None and found > self.database.now(connection)
 
     def stop_count(self, channel: str) -> int:
         """How often in a row a channel has been stopped."""
@@ -1214,15 +1295,10 @@ class Ledger:
         with self.database.write() as connection:
             now = self.database.now(connection)
             for table, age in ((attempts, attempts_after), (deliveries, deliveries_after)):
-                newest_old = connection.execute(
-                    select(func.max(issues.c.id)).where(issues.c.finished_at < now - age)
-                ).scalar()
-                open_from = connection.execute(
-                    select(func.min(issues.c.id)).where(issues.c.finished_at.is_(None))
-                ).scalar()
-                if newest_old:
-                    below = newest_old + 1 if open_from is None else min(newest_old + 1, open_from)
-                    self.database.drop_issues(connection, table, below)
+                young = or_(issues.c.finished_at.is_(None), issues.c.finished_at >= now - age)
+                keep_from = connection.execute(select(func.min(issues.c.id)).where(young)).scalar()
+                newest = connection.execute(select(func.max(issues.c.id))).scalar() or 0
+                self.database.drop_issues(connection, table, keep_from or newest + 1)
             connection.execute(delete(ticks).where(ticks.c.last_at < now - ticks_after))
 
 
@@ -1346,6 +1422,12 @@ def _as_utc(value: datetime | str | None) -> datetime | None:
     if value is None:
         return None
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _opening(issue_id: int, token: str) -> Iterator[Any]:
+    yield issues.c.id == issue_id
+    yield issues.c.lease_token == token
+    yield issues.c.state == IssueState.OPENING
 
 
 def _is(identity: DeliveryId) -> Iterator[Any]:

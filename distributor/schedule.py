@@ -4,6 +4,7 @@ The tick is a metronome: it may come twice, late, or from two processes at once.
 the ledger's unique key on (newsletter, local date), never by the tick.
 """
 
+import hashlib
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from distributor.alerts import Alerts
 from distributor.dispatch import AudienceHeld, Engine, Swept, open_issue, sweep, write_audience
-from distributor.errors import DistributorError, PostError, RequestRefused
+from distributor.errors import PostError, RequestRefused, ServiceDown
 from distributor.model import DeliveryState, Issue, IssueState, OpenedBy, Tally
 from distributor.posts import Pick, PickVerdict, pick_post
 from distributor.settings import Newsletter
@@ -120,9 +121,11 @@ class Scheduler:
             for turn in turns(newsletter, now):
                 try:
                     self._take(turn, now)
-                except DistributorError as error:
-                    log.warning("tick newsletter=%s day=%s: %s", newsletter.slug, turn.day, error)
-                    self._hold(turn, f"the scheduler could not do its work: {error}")
+                except ServiceDown:  # nothing can be decided, recorded or told now; the next tick tries again
+                    raise
+                except Exception as error:
+                    log.exception("tick newsletter=%s day=%s", newsletter.slug, turn.day)
+                    self._hold(turn, f"the scheduler could not do its work: {type(error).__name__}: {error}")
         self.engine.ledger.beat("beat", self.engine.worker)
 
     def _take(self, turn: Turn, now: datetime) -> None:
@@ -231,7 +234,7 @@ class Scheduler:
         slug, day = turn.newsletter.slug, turn.day
         if self._record(turn, Decision.HELD, why):
             self.alerts.tell(
-                f"held:{slug}:{day}:{why[:80]}",
+                f"held:{slug}:{day}:{hashlib.sha256(why.encode()).hexdigest()[:16]}",
                 f"{slug} {day}: the issue is held, a person must look",
                 f"{why}\n\nOnce it is mended the issue goes out by itself until {_local(turn, turn.due + turn.newsletter.schedule.grace)}; "
                 f"or send it yourself: distributor send --newsletter {slug}",
@@ -300,12 +303,17 @@ def tell_finished(engine: Engine, alerts: Alerts, issue: Issue) -> None:
             *_reasons(engine, issue),
             f"  again: distributor resend {issue.id} --only failed --reason …",
         ]
-    verdict = "done" if not total.unconfirmed else f"{total.unconfirmed} unconfirmed, please look"
+    verdict = (
+        f"done, {total.sent} sent"
+        if not total.unconfirmed
+        else f"{total.unconfirmed} unconfirmed, please look"
+    )
+    verdict += f", {total.failed} failed" if total.failed else ""
     stamp = issue.finished_at.isoformat() if issue.finished_at else ""
     alerts.tell(
         f"finished:{issue.id}:{stamp}", f"{issue.newsletter} {issue.local_date}: {verdict}", "\n".join(lines)
     )
-    if not total.unconfirmed:
+    if total.balanced and not total.unconfirmed and (total.sent or not total.failed):
         alerts.dead_man()
 
 

@@ -81,6 +81,19 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def known_pattern(value: str) -> str:
+    """A URL with {slug}, {date}, {year}, {month}, {day} in it, or nothing."""
+    parts = dict.fromkeys(("slug", "date", "year", "month", "day"), "")
+    try:
+        value.format(**parts)
+    except (LookupError, ValueError, AttributeError):
+        known = ", ".join(f"{{{name}}}" for name in parts)
+        raise ValueError(f"expected a URL in which nothing but {known} stands in braces") from None
+    if value:
+        http_url(value)
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 LocalTime = Annotated[time, BeforeValidator(parse_local_time)]
 Zone = Annotated[str, AfterValidator(known_zone)]
@@ -320,7 +333,7 @@ class Newsletter(Frozen):
     language: Literal["zh-CN", "en"] = "zh-CN"
     timezone: Zone = "Asia/Shanghai"
     posts: Path = Path("posts")
-    url_pattern: str = ""
+    url_pattern: Annotated[str, AfterValidator(known_pattern)] = ""
     list_id: str = ""
     sender: Sender
     schedule: Schedule = Schedule()
@@ -350,23 +363,6 @@ class Newsletter(Frozen):
             else {"date": day, "year": f"{day:%Y}", "month": f"{day:%m}", "day": f"{day:%d}"}
         )
         return self.url_pattern.format(slug=slug, **parts)
-
-    @model_validator(mode="after")
-    def pattern_is_known(self) -> "Newsletter":
-        if self.url_pattern:
-            http_url(self.url_pattern)
-            unknown = set(re.findall(r"\{(.*?)\}", self.url_pattern)) - {
-                "slug",
-                "date",
-                "year",
-                "month",
-                "day",
-            }
-            if unknown:
-                raise ValueError(
-                    f"url_pattern knows {{slug}}, {{date}}, {{year}}, {{month}}, {{day}}; not {sorted(unknown)}"
-                )
-        return self
 
 
 class Settings(Frozen):
@@ -409,11 +405,13 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
     environment = os.environ if environment is None else environment
     mistakes: list[str] = []
     config = root / "config"
-    system = _read_toml(config / "distributor.toml", mistakes)
+    system = _read_toml(config / "distributor.toml", mistakes) or {}
     _refuse_secrets_in_file(system, config / "distributor.toml", mistakes)
     newsletters: dict[str, Newsletter] = {}
     for path in sorted((config / "newsletters").glob("*.toml")):
         if newsletter := _read_newsletter(path, mistakes):
+            if newsletter.slug in newsletters:
+                mistakes.append(f"{path}: slug: another newsletter is called {newsletter.slug!r} already")
             newsletters[newsletter.slug] = newsletter
     secrets = _Secrets(environment, mistakes)
     secrets.put_into(system)
@@ -447,12 +445,13 @@ def wecom_key_name(robot: str) -> str:
 
 def _read_newsletter(path: Path, mistakes: list[str]) -> Newsletter | None:
     table = _read_toml(path, mistakes)
-    return _validate(Newsletter, path, mistakes, {"slug": path.stem, **table}) if table else None
+    return None if table is None else _validate(Newsletter, path, mistakes, {"slug": path.stem, **table})
 
 
-def _read_toml(path: Path, mistakes: list[str]) -> dict[str, Any]:
+def _read_toml(path: Path, mistakes: list[str]) -> dict[str, Any] | None:
+    """None, and a mistake, when it cannot be read. A byte order mark, as Windows' editors write it, is no mistake."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         mistakes.append(
             f"{path}: not found; run the command in the folder that holds config/, or name it with --project"
@@ -461,7 +460,7 @@ def _read_toml(path: Path, mistakes: list[str]) -> dict[str, Any]:
         mistakes.append(f"{path}: cannot be read: {error}")
     except tomllib.TOMLDecodeError as error:
         mistakes.append(f"{path}: not valid TOML: {error}")
-    return {}
+    return None
 
 
 def _validate(kind: type[ModelT], path: Path, mistakes: list[str], table: dict[str, Any]) -> ModelT | None:
@@ -489,19 +488,28 @@ def _explain(error: ValidationError, path: Path) -> Iterator[str]:
 
 def find_line(lines: Sequence[str], loc: Sequence[str]) -> int | None:
     """The line (from 1) of a dotted key, by table headers and keys; tomllib keeps no positions."""
-    loc = [step for step in loc if not step.isdigit()]
+    wanted = [step for step in loc if not step.isdigit()]
+    #: how many `[[…]]` of the array come before the one that is meant
+    before = next((int(step) for step in loc if step.isdigit()), 0)
     table: list[str] = []
     best = None
     for number, text in enumerate(lines, 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", text):
-            table = header[1].split(".")
-            if table == loc[: len(table)]:
-                best = number
-        elif (pair := re.match(r"\s*([\w.-]+)\s*=", text)) and [*table, *pair[1].split(".")] == loc[
-            : len(table) + 1
-        ]:
+        if header := re.match(r"\s*(\[+)\s*([^\]]+?)\s*\]+", text):
+            table = header[2].split(".")
+            if table != wanted[: len(table)]:
+                continue
+            if header[1] == "[[" and before:
+                before, table = before - 1, ["another entry of the array"]
+                continue
+            best = number
+        elif (pair := re.match(r"\s*([\w.-]+)\s*=", text)) and _names([*table, *pair[1].split(".")], wanted):
             return number
     return best
+
+
+def _names(key: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a key is the wanted one, or a table in one line that holds it."""
+    return list(key) == list(wanted[: len(key)])
 
 
 class _Secrets:
@@ -535,21 +543,27 @@ class _Secrets:
                 continue
             target = table
             for step in place[:-1]:
-                target = target.setdefault(step, {})
-            target[place[-1]] = value
+                target = target.setdefault(step, {}) if isinstance(target, dict) else None
+            if isinstance(
+                target, dict
+            ):  # else the file has something else there, and that is told as a mistake
+                target[place[-1]] = value
 
     def read(self, name: str) -> str | None:
         path = self.environment.get(f"{name}_FILE")
-        if path is None:
+        if not path:
             return self.environment.get(name) or None
         try:
-            return Path(path).read_text("utf-8").strip()
+            return Path(path).read_text("utf-8").strip() or None
         except OSError as error:
             self.mistakes.append(f"environment {name}_FILE: cannot read {path}: {error.strerror}")
-            return None
+        except UnicodeDecodeError:
+            self.mistakes.append(f"environment {name}_FILE: {path} holds no UTF-8 text")
+        return None
 
 
 def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: list[str]) -> None:
+    lines = path.read_text("utf-8-sig").splitlines() if system else []
     for name, place in _Secrets.PLACES.items():
         if place[-1] not in {"password", "token", "webhook_url", "dead_man_url"}:
             continue
@@ -557,15 +571,21 @@ def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: lis
         for step in place[:-1]:
             table = table.get(step, {}) if isinstance(table, dict) else {}
         if isinstance(table, dict) and place[-1] in table:
+            line = find_line(lines, place)
             mistakes.append(
-                f"{path}: {'.'.join(place)}: a secret must not stand in a file; set {PREFIX}{name} (or {PREFIX}{name}_FILE)"
+                f"{path}:{line}: {'.'.join(place)}: a secret must not stand in a file; set {PREFIX}{name} (or {PREFIX}{name}_FILE)"
             )
 
 
 def _robots(system: Mapping[str, Any], newsletters: Mapping[str, Newsletter]) -> set[str]:
     """Every robot named anywhere: as a destination or as a route to the operator."""
-    routes = system.get("operator", {}).get("routes", []) if isinstance(system.get("operator"), dict) else []
-    names = {str(route.get("robot")) for route in routes if isinstance(route, dict) and route.get("robot")}
+    operator = system.get("operator")
+    routes = operator.get("routes") if isinstance(operator, dict) else None
+    names = {
+        str(route.get("robot"))
+        for route in (routes if isinstance(routes, list) else ())
+        if isinstance(route, dict) and route.get("robot")
+    }
     for newsletter in newsletters.values():
         if wecom := newsletter.channel_settings.wecom:
             names |= {destination.name for destination in wecom.destinations}

@@ -13,9 +13,11 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_shutting_down
+from kombu.exceptions import OperationalError
 
 from distributor.bootstrap import Distributor, build
 from distributor.dispatch import drain
+from distributor.errors import ServiceDown
 from distributor.schedule import look_after
 from distributor.settings import Settings, load_settings
 
@@ -70,9 +72,15 @@ def configure(settings: Settings) -> Celery:
 
 
 def signal(channel: str, times: int = 1) -> None:
-    """Wakes workers for a channel. A signal that nobody takes in time is dropped: the next sweep sends another."""
-    for _ in range(min(times, MOST_SIGNALS)):
-        drain_channel.apply_async((channel,), expires=60)
+    """Wakes workers for a channel. A signal that nobody takes in time is dropped: the next sweep sends another.
+
+    Raises ServiceDown when the broker does not answer.
+    """
+    try:
+        for _ in range(min(times, MOST_SIGNALS)):
+            drain_channel.apply_async((channel,), expires=60)
+    except OperationalError as error:
+        raise ServiceDown(f"the broker does not answer: {error}") from error
 
 
 @app.task(name="drain")

@@ -68,7 +68,7 @@ def main() -> None:
     """Runs the command line; no traceback reaches a person for what they can mend."""
     try:
         status = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         complain("stopped")
         sys.exit(1)
     except click.ClickException as error:
@@ -76,10 +76,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except DistributorError as error:
         sys.exit(complain(error))
-    except KeyboardInterrupt:
-        complain("stopped")
-        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        sys.exit(complain(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except ImportError as error:  # an optional extra that is not installed
+        hint = "; run pip install 'distributor[postgres]'" if error.name == "psycopg" else ""
+        sys.exit(complain(f"{error}{hint}"))
     sys.exit(status or 0)

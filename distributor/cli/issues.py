@@ -7,7 +7,7 @@ import typer
 
 from distributor.bootstrap import Distributor
 from distributor.cli.context import distributor_of, whoever
-from distributor.cli.deliver import conclude, deliver
+from distributor.cli.deliver import OVER, conclude, deliver
 from distributor.cli.output import (
     AsJson,
     NewsletterName,
@@ -151,6 +151,7 @@ def pause(context: typer.Context, issue_id: IssueId = None, newsletter: Newslett
     """Stop sending an issue, until `distributor resume`."""
     with distributor_of(context) as distributor:
         issue = _issue(distributor, issue_id, newsletter)
+        _refuse_over(issue)
         distributor.ledger.set_paused(issue.id, paused=True)
         say(f"issue {issue.id} is paused; go on with: distributor resume {issue.id}")
 
@@ -181,8 +182,7 @@ def cancel(
     """Stop an issue for good: what is pending is skipped. What was sent cannot be called back."""
     with distributor_of(context) as distributor:
         issue = distributor.ledger.issue(issue_id)
-        if issue.state in {IssueState.CANCELLED, IssueState.FINISHED, IssueState.EXPIRED}:
-            raise RequestRefused(f"issue {issue.id} is {issue.state} already")
+        _refuse_over(issue)
         if not yes:
             typer.confirm(f"Cancel issue {issue.id} ({issue.title})?", abort=True)
         skipped = distributor.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
@@ -205,6 +205,7 @@ def resend(
 
     A dry run until --yes. What was sent is refused unless --only all; whoever has left is never reached.
     """
+    patience = duration(wait, "--wait")
     with distributor_of(context) as distributor:
         asked = ResendRequest(scope=only, reason=reason, by=whoever(), channel=channel, address=to)
         plan = plan_resend(distributor.engine, issue_id, asked)
@@ -217,9 +218,7 @@ def resend(
             return
         number = resend_deliveries(distributor.engine, issue_id, asked)
         say(f"{number} deliveries of issue {issue_id} go out again: {reason}")
-        raise typer.Exit(
-            deliver(distributor, distributor.ledger.issue(issue_id), patience=duration(wait, "--wait"))
-        )
+        raise typer.Exit(deliver(distributor, distributor.ledger.issue(issue_id), patience=patience))
 
 
 def resolve(
@@ -246,6 +245,11 @@ def _issue(distributor: Distributor, issue_id: int | None, newsletter: str | Non
     if not newest:
         raise RequestRefused("no issue was opened yet: `distributor send`, or let `distributor run` do it")
     return newest[0]
+
+
+def _refuse_over(issue: Issue) -> None:
+    if issue.state in OVER:
+        raise RequestRefused(f"issue {issue.id} is {issue.state} already")
 
 
 def _nothing(distributor: Distributor, issue_id: int, asked: ResendRequest) -> str:

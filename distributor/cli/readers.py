@@ -1,5 +1,6 @@
 """`distributor subscribers …`: add, import, list, suppress."""
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -68,8 +69,12 @@ def import_(
                 report = distributor.audience.import_rows(
                     slug, rows, lambda read: bar.update(task, completed=read)
                 )
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestRefused(f"{file}: cannot be read: {error}") from None
+        except OSError as error:
+            raise RequestRefused(f"{file}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise RequestRefused(f"{file}: is not UTF-8; save it as UTF-8 and import it again") from None
+        except csv.Error as error:
+            raise RequestRefused(f"{file}: is not a CSV: {error}") from None
     _show(report, file)
     if report.errors:
         raise typer.Exit(1)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from distributor import demo as demonstration
 from distributor.bootstrap import Distributor
 from distributor.cli.context import distributor_of, settings_of
 from distributor.cli.deliver import conclude, deliver
@@ -18,8 +17,6 @@ from distributor.errors import RequestRefused
 from distributor.model import Issue, IssueState, OpenedBy, Post
 from distributor.posts import PickVerdict, find_post, pick_post
 from distributor.preview import write_preview
-from distributor.rehearsal import copy_audience, rehearsal
-from distributor.sandbox.server import Sandbox
 from distributor.settings import Newsletter, Settings
 
 #: A demonstration or rehearsal that takes longer than this is stuck.
@@ -42,6 +39,8 @@ def demo(
     Some of the readers are refused, throttled, blocked or have left, so that you see how each ends. A second run says
     that the issue was already sent, and sends nothing.
     """
+    from distributor import demo as demonstration  # noqa: PLC0415 - the sandbox is an optional extra
+
     raise typer.Exit(demonstration.run(folder.resolve(), subscribers, say, _deliver_demo))
 
 
@@ -102,18 +101,21 @@ def send(
     Plain `send` takes the day's place: the scheduler will not open another, and a second `send` goes on with what is
     left of this one.
     """
+    patience = duration(wait, "--wait")
     with distributor_of(context) as distributor:
         chosen = distributor.settings.newsletter(newsletter)
+        if test_to and channel not in chosen.channels:
+            raise RequestRefused(
+                f"{chosen.slug} has no channel {channel!r}; it has: {', '.join(chosen.channels)}"
+            )
         day = on.date() if on else datetime.now(chosen.zone).date()
         if not (test_to or dry_run or extra) and (issue := distributor.ledger.issue_of(chosen.slug, day)):
             say(
                 f"{chosen.slug} {day}: issue {issue.id} ({issue.title}) was already opened; nothing is sent twice"
             )
-            again = issue.state in {IssueState.OPENING, IssueState.SENDING}
+            again = issue.state in {IssueState.OPENING, IssueState.SENDING} and not issue.paused
             raise typer.Exit(
-                deliver(distributor, issue, patience=duration(wait, "--wait"))
-                if again
-                else conclude(distributor, issue)
+                deliver(distributor, issue, patience=patience) if again else conclude(distributor, issue)
             )
         found = _choose(distributor.settings, chosen, post, day)
         if test_to:
@@ -131,7 +133,7 @@ def send(
             distributor.engine, chosen, found, day, by=OpenedBy.PERSON, extra=extra, guarded=not anyway
         )
         say(f"{chosen.slug} {day}: issue {issue.id}: {issue.title}")
-        raise typer.Exit(deliver(distributor, issue, patience=duration(wait, "--wait")))
+        raise typer.Exit(deliver(distributor, issue, patience=patience))
 
 
 def rehearse(
@@ -145,6 +147,9 @@ def rehearse(
     ] = None,
 ) -> None:
     """Run today's issue through the whole pipeline, with your audience, into the sandbox: nobody gets anything."""
+    from distributor.rehearsal import copy_audience, rehearsal  # noqa: PLC0415 - the sandbox is an optional extra
+    from distributor.sandbox.server import Sandbox  # noqa: PLC0415 - as above
+
     settings = settings_of(context)
     chosen = settings.newsletter(newsletter)
     found = _choose(settings, chosen, post, datetime.now(chosen.zone).date())

@@ -1,6 +1,7 @@
 """Commands that stay: run, worker, beat, web, sandbox."""
 
 import logging
+import socket
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -29,9 +30,9 @@ def run(context: typer.Context) -> None:
         if not may_send:
             raise RequestRefused("another `distributor run` or `send` is at work on this database already")
         runner = Runner(distributor)
-        server = _server(distributor)
+        server, listening = _server(distributor), _listen(distributor)
         stop = threading.Event()
-        pages = threading.Thread(target=server.run, name="web")
+        pages = threading.Thread(target=server.run, args=([listening],), name="web")
         with stopping_on_signals(stop):
             runner.start()
             pages.start()
@@ -69,8 +70,9 @@ def beat(context: typer.Context) -> None:
 
 def web(context: typer.Context) -> None:
     """Serve the pages behind the mail's links: unsubscribe, view in browser."""
-    with distributor_of(context) as distributor:
-        _server(distributor).run()
+    # uvicorn takes the signals while it runs and raises them again at its end; that is no reason to end badly.
+    with distributor_of(context) as distributor, stopping_on_signals(threading.Event()):
+        _server(distributor).run([_listen(distributor)])
 
 
 def sandbox(
@@ -98,6 +100,19 @@ def _with_broker(distributor: Distributor) -> Distributor:
             ]
         )
     return distributor
+
+
+def _listen(distributor: Distributor) -> socket.socket:
+    """The pages' port, taken now: uvicorn would find it taken in its thread, where nobody notices."""
+    web = distributor.settings.web
+    try:
+        return socket.create_server(
+            (web.host, web.port), family=socket.AF_INET6 if ":" in web.host else socket.AF_INET
+        )
+    except OSError as error:
+        raise RequestRefused(
+            f"cannot listen on {web.host}:{web.port}: {error.strerror}; set web.port in config/distributor.toml"
+        ) from None
 
 
 def _server(distributor: Distributor) -> uvicorn.Server:

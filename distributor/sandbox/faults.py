@@ -12,7 +12,7 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "email": {
         "refuse": "RCPT is answered 550 5.1.1, user unknown",
         "refuse-bare": "RCPT is answered 550 without an enhanced code",
-        "defer": "RCPT is answered 450 4.2.0, greylisted",
+        "defer": "RCPT is answered 450 4.2.1, mailbox busy",
         "throttle": "RCPT is answered as QQ does: 550 Domain frequency limited",
         "spam": "the message is answered as 163 does: 554 DT:SPM",
         "drop-before-dot": "the connection breaks inside the message; nothing is kept",
@@ -135,12 +135,12 @@ class Faults:
 def demo_faults() -> list[Fault]:
     """What the demo's made-up addresses meet, by their names.
 
-    E-mail: `refused-*` never exists, `greylisted-*` and `throttled-*` are well at the second try. Telegram: the chats
+    E-mail: `refused-*` never exists, `busy-*` and `throttled-*` are well at the second try. Telegram: the chats
     900100 to 900199 have blocked the bot, 900200 to 900299 are throttled once for two seconds.
     """
     return [
         Fault("email", "refused-*@*", "refuse"),
-        Fault("email", "greylisted-*@*", "defer", times=1),
+        Fault("email", "busy-*@*", "defer", times=1),
         Fault("email", "throttled-*@*", "throttle", times=1),
         Fault("telegram", "9001[0-9][0-9]", "blocked"),
         Fault("telegram", "9002[0-9][0-9]", "throttle", times=1, value=2),

@@ -22,7 +22,7 @@ PASSWORD = b"sandbox"
 AT_RCPT = {
     "refuse": "550 5.1.1 <{address}>: Recipient address rejected: User unknown",
     "refuse-bare": "550 Mailbox not found",
-    "defer": "450 4.2.0 <{address}>: Recipient address rejected: Greylisted, try again later",
+    "defer": "450 4.2.1 <{address}>: Mailbox busy, try again later",
     "throttle": "550 Domain frequency limited",
 }
 SPAM = "554 DT:SPM the message looks like spam"

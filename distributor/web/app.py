@@ -6,6 +6,7 @@ and link previews fetch every link of a mail.
 """
 
 import html
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +15,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from distributor.bootstrap import Distributor
 from distributor.dispatch import UNSUBSCRIBE_URL, VIEW_URL
 from distributor.errors import RequestRefused, ServiceDown
-from distributor.model import Issue, SubscriptionState
+from distributor.model import Issue, IssueState, SubscriptionState
 from distributor.rendering import template_environment
 
 #: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
@@ -29,6 +30,12 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+#: Scanners look at links with HEAD; an answer of 405 makes a good link look broken.
+LOOKING = ["GET", "HEAD"]
+#: What no token and no number is; a database may choke on the rest (NUL, numbers beyond 64 bits).
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NUMBER = re.compile(r"[0-9]{1,18}")
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -36,11 +43,11 @@ def create_app(distributor: Distributor) -> FastAPI:
     """The app for one installation."""
     app = FastAPI(title="distributor", docs_url=None, redoc_url=None, openapi_url=None)
     pages = Pages(distributor)
-    app.add_api_route("/u/{token}", pages.ask, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/u/{token}", pages.ask, methods=LOOKING, response_class=HTMLResponse)
     app.add_api_route("/u/{token}", pages.leave, methods=["POST"], response_class=HTMLResponse)
-    app.add_api_route("/u", pages.explain, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/issues/{issue_id}", pages.issue, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/healthz", pages.health, methods=["GET"], response_class=PlainTextResponse)
+    app.add_api_route("/u", pages.explain, methods=LOOKING, response_class=HTMLResponse)
+    app.add_api_route("/issues/{number}", pages.issue, methods=LOOKING, response_class=HTMLResponse)
+    app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
     app.add_exception_handler(ServiceDown, _service_down)
 
     @app.middleware("http")
@@ -63,7 +70,7 @@ class Pages:
 
     def ask(self, token: str) -> HTMLResponse:
         """The human page of an unsubscribe link: a button, no effect."""
-        found = self.distributor.audience.find(token)
+        found = self.distributor.audience.find(token) if TOKEN.fullmatch(token) else None
         if found is None:
             return self._unknown()
         left = found.state is SubscriptionState.UNSUBSCRIBED
@@ -75,7 +82,8 @@ class Pages:
 
     def leave(self, token: str) -> HTMLResponse:
         """RFC 8058's POST, and the button's."""
-        found = self.distributor.audience.unsubscribe(token, "one click or the page's button")
+        why = "one click or the page's button"
+        found = self.distributor.audience.unsubscribe(token, why) if TOKEN.fullmatch(token) else None
         if found is None:
             return self._unknown()
         return self._page("unsubscribed", newsletter=found.newsletter, address=_masked(found.address))
@@ -84,14 +92,14 @@ class Pages:
         """Where the unsubscribe link of the browser's copy leads: that copy belongs to nobody."""
         return self._page("explain")
 
-    def issue(self, issue_id: int) -> HTMLResponse:
-        """The mail as it was sent, without what belongs to one reader."""
+    def issue(self, number: str) -> HTMLResponse:
+        """The mail as it was sent, without what belongs to one reader. What nobody approved yet is not shown."""
         try:
-            issue = self.distributor.ledger.issue(issue_id)
+            issue = self.distributor.ledger.issue(int(number) if NUMBER.fullmatch(number) else 0)
         except RequestRefused:
             return self._unknown()
-        parts = self.distributor.ledger.messages(issue_id, "email").get("default")
-        if not parts:
+        parts = self.distributor.ledger.messages(issue.id, "email").get("default")
+        if not parts or issue.state is IssueState.WAITING:
             return self._unknown()
         response = HTMLResponse(self._without_reader(parts[0].content["html"], issue))
         response.headers["Content-Security-Policy"] = MAIL_POLICY

@@ -137,6 +137,11 @@ def test_text_only() -> None:
     assert message.get_content() == "发送完成。\r\n"
 
 
+def test_no_text_at_all() -> None:
+    with pytest.raises(ValueError, match="needs a text"):
+        compose(notice(""))
+
+
 def test_placeholders_are_escaped_in_html_and_raw_in_text() -> None:
     message = read(mail())
     assert f'<a href="{VIEW.replace("&", "&amp;")}">' in text_of(message, "html")

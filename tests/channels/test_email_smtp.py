@@ -224,8 +224,9 @@ def test_hang_up_while_idle_costs_nothing(word: str) -> None:
     assert len(server.mails) == 2
 
 
-def test_reset_that_fails_gives_up_the_connection() -> None:
-    server = ScriptedSmtp({"rcpt": [Say("550 5.1.1 user unknown")], "rset": [HANG_UP]})
+@pytest.mark.parametrize("say", [HANG_UP, Say("502 5.5.1 not here")], ids=["hang-up", "502"])
+def test_reset_that_fails_gives_up_the_connection(say: Say) -> None:
+    server = ScriptedSmtp({"rcpt": [Say("550 5.1.1 user unknown")], "rset": [say]})
     assert isinstance(failure(server), Rejected)
     assert server.connections == 2
 
@@ -292,6 +293,29 @@ def test_channel_renders_and_sends(tmp_path: Path) -> None:
     body = sent.get_body(("plain",))
     assert body is not None
     assert UNSUBSCRIBE in body.get_content()
+
+
+@pytest.mark.parametrize(
+    ("stage", "error"), [("putcmd", Unavailable), ("getreply", Unavailable), ("send", Unconfirmed)]
+)
+def test_a_foreign_exception_is_translated(
+    stage: str, error: type[SendError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise RuntimeError("surprise")
+
+    with transport(ScriptedSmtp(extensions=PLAIN)) as opened:
+        with monkeypatch.context() as broken:
+            # without pipelining, `send` is reached for commands too: let those through
+            if stage == "send":
+                broken.setattr(
+                    "smtplib.SMTP.putcmd", lambda smtp, cmd: smtp.sock.sendall(f"{cmd}\r\n".encode())
+                )
+            broken.setattr(f"smtplib.SMTP.{stage}", break_down)
+            with pytest.raises(SendError, match="surprise") as caught:
+                opened.send(mail())
+        assert type(caught.value) is error
+        assert opened.send(mail()).code == "250"
 
 
 # Connecting

@@ -111,7 +111,7 @@ def test_every_fault_kind_can_be_asked_for() -> None:
 def test_the_demos_addresses_meet_what_their_names_say(sandbox: Sandbox, http: httpx.Client) -> None:
     for to, codes in (
         ("refused-9@example.org", [550, 550]),
-        ("greylisted-9@example.org", [450, 250]),
+        ("busy-9@example.org", [450, 250]),
         ("throttled-9@example.org", [550, 250]),
     ):
         with smtplib.SMTP("127.0.0.1", sandbox.smtp_port, timeout=5) as client:

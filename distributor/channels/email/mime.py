@@ -32,6 +32,8 @@ LINE_END = re.compile(r"\r\n|\r|\n")
 ADDRESS = re.compile(r"[^\s<>()\[\]\\,;:\"@\x00-\x1f\x7f]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 HEADER_URL = re.compile(r"https?://[!#-;=?-~]+")
 TOKEN = re.compile(r"[A-Za-z0-9._-]+")
+#: Subtype → where its text stands in the frozen message; a reader's program shows the last it can.
+PARTS = (("plain", "text"), ("html", "html"))
 BASE64_LINE = 76  # RFC 2045 §6.8
 
 #: Every mail is written by a machine: holiday notices must not answer it.
@@ -166,11 +168,13 @@ class _Frozen:
 @lru_cache(maxsize=32)  # the messages of a few issues under way; a str keeps its hash, so a hit is cheap
 def _freeze(content_items: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> _Frozen:
     content = dict(content_items)
-    texts = (("plain", content["text"]), ("html", content.get("html", "")))
+    texts = [(kind, text) for kind, key in PARTS if (text := content.get(key))]
+    if not texts:
+        raise ValueError("a mail needs a text")
     sender = sender_address(content)
     return _Frozen(
         head=_shared_headers(content, sender, names),
-        parts=tuple(_Part.read(subtype, text, names) for subtype, text in texts if text),
+        parts=tuple(_Part.read(subtype, text, names) for subtype, text in texts),
         # "=_" occurs in no base64 text, so the boundary cannot occur in a part
         boundary="=_" + hashlib.sha256(repr(content_items).encode()).hexdigest()[:32],
         content=content,

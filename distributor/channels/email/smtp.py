@@ -142,7 +142,7 @@ class SmtpTransport:
                 _write(smtp, _stuff_dots(envelope.mail))
             elif replies[-1][0] == GO_AHEAD:
                 _finish_empty(smtp)
-        except OSError as error:
+        except Exception as error:
             if self._carried and not replies:
                 raise _WornOut from error
             text = f"the connection to the mail server was lost before the message was handed over: {_say(error)}"
@@ -157,7 +157,7 @@ class SmtpTransport:
         try:
             smtp.send(b".\r\n")
             reply = smtp.getreply()
-        except OSError as error:
+        except Exception as error:
             text = f"no reply to the final dot: {_say(error)}"
             raise Unconfirmed(text=text, kind=Kind.NETWORK) from error
         if 400 <= reply[0] < 600:
@@ -171,10 +171,10 @@ class SmtpTransport:
         if error.code == str(CLOSING) or not re.fullmatch("[45]..", error.code):
             self._drop()
             return
-        try:
-            smtp.rset()
-        except OSError:
-            self._drop()
+        with contextlib.suppress(OSError):
+            if smtp.rset()[0] == 250:
+                return
+        self._drop()
 
     def _drop(self) -> None:
         if self._smtp is not None:
@@ -186,10 +186,7 @@ def connect(settings: Smtp, context: ssl.SSLContext | None = None) -> smtplib.SM
     """A greeted, encrypted and logged-in connection, as the settings ask. Raises Unavailable (scope channel)."""
     try:
         return _connect(settings, context)
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # smtplib's exceptions are OSErrors; a host that is no name, a ValueError
+    except Exception as error:
         raise _connection_error(error, settings) from error
 
 
@@ -305,8 +302,9 @@ def _finish_empty(smtp: smtplib.SMTP) -> None:
 def _write(smtp: smtplib.SMTP, mail: bytes) -> None:
     """The message without its final dot. On Linux the kernel keeps the tail and sends it in the dot's packet."""
     more = 0 if isinstance(smtp.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0)
-    if smtp.sock is not None:
-        smtp.sock.sendall(mail, more)
+    if smtp.sock is None:
+        raise smtplib.SMTPServerDisconnected("not connected")
+    smtp.sock.sendall(mail, more)
 
 
 def _stuff_dots(mail: bytes) -> bytes:
