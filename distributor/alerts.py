@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from distributor.channels import Channel
+from distributor.channels.http import quiet
 from distributor.errors import Kind, Rejected, SendError, Unavailable
 from distributor.model import DeliveryId, Message, Parcel, Recipient
 from distributor.notices import NewNotice, Notice, Notices
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 #: Waits between the tries of one notice; then it has failed, and the log alone has it.
 WAITS = (timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30))
 WEBHOOK_TIMEOUT = 10
+
+quiet("httpx")
 
 
 @dataclass(frozen=True, kw_only=True)

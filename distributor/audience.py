@@ -5,15 +5,16 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import Connection, Select, and_, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, or_, select, update
 
 from distributor.db import (
     Database,
+    events,
     insert_ignore,
     subscribers,
     subscriptions,
@@ -139,18 +140,40 @@ class Audience:
     def unsubscribe(self, token: str, reason: str) -> Subscription | None:
         """Ends a subscription; again and again is harmless. None for an unknown token."""
         with self.database.write() as connection:
-            connection.execute(
+            now = self.database.now(connection)
+            ended = connection.execute(
                 update(subscriptions)
                 .where(
                     subscriptions.c.token == token, subscriptions.c.state != SubscriptionState.UNSUBSCRIBED
                 )
-                .values(
-                    state=SubscriptionState.UNSUBSCRIBED,
-                    ended_at=self.database.now(connection),
-                    end_reason=reason,
-                )
-            )
+                .values(state=SubscriptionState.UNSUBSCRIBED, ended_at=now, end_reason=reason)
+            ).rowcount
+            if ended:
+                self._record_leaving(connection, token, reason, now)
         return self.find(token)
+
+    def forget_events(self, age: timedelta) -> None:
+        """Retention."""
+        with self.database.write() as connection:
+            connection.execute(
+                delete(events).where(events.c.received_at < self.database.now(connection) - age)
+            )
+
+    def _record_leaving(self, connection: Connection, token: str, reason: str, now: datetime) -> None:
+        query = _subscription_query(None).where(subscriptions.c.token == token)
+        left = _subscription(connection.execute(query).one())
+        row = {
+            "provider": "distributor",
+            "provider_event_id": f"unsubscribed {left.subscriber_id} {left.newsletter} {now.isoformat()}",
+            "kind": "unsubscribed",
+            "channel": left.channel,
+            "address": left.address,
+            "newsletter": left.newsletter,
+            "occurred_at": now,
+            "received_at": now,
+            "detail": reason,
+        }
+        insert_ignore(self.database, events, [row], connection)
 
     def suppress(self, channel: str, address: str, reason: SuppressionReason, note: str = "") -> None:
         """From now on nothing is sent to this address."""

@@ -23,7 +23,7 @@ from distributor.ledger import Ledger
 from distributor.notices import Notices
 from distributor.pacing import MemoryPacer, Pacer, RedisPacer
 from distributor.schedule import Scheduler
-from distributor.settings import Settings
+from distributor.settings import Retention, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Distributor:
         alerts,
         folder=lambda newsletter: settings.path(newsletter.posts),
         check=lambda: wrong(settings, database),
+        forget=lambda: forget(settings.retention, ledger, audience, notices),
     )
     return Distributor(
         settings=settings,
@@ -125,6 +126,15 @@ def wrong(settings: Settings, database: Database) -> Sequence[str]:
         for finding in findings(settings, database)
         if finding.level is Level.FAIL
     ]
+
+
+def forget(retention: Retention, ledger: Ledger, audience: Audience, notices: Notices) -> None:
+    """Drops what is older than each table may keep."""
+    ledger.forget(
+        deliveries_after=retention.deliveries, attempts_after=retention.attempts, ticks_after=retention.ticks
+    )
+    audience.forget_events(retention.events)
+    notices.forget(retention.notices)
 
 
 @contextmanager

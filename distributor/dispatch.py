@@ -51,6 +51,8 @@ SLICE_AGE = timedelta(seconds=1.5)
 PART_WAIT = timedelta(seconds=5)
 #: A channel that is down is looked at again after this, doubling up to the longest.
 STOP_FIRST, STOP_LONGEST = timedelta(seconds=5), timedelta(minutes=5)
+#: Seconds a stopping worker goes on trying to write down what it knows, while the database is away.
+STOP_PATIENCE = 10.0
 #: How long an issue that a person reopened may still be sent.
 RESEND_GRACE = timedelta(hours=12)
 
@@ -360,10 +362,13 @@ class Lane:
 
     def _write(self, chunk: Chunk, outcomes: Sequence[Outcome], unused: Sequence[Postponed]) -> None:
         """Commits how a slice ended. While the database is away nothing is sent: it waits here, then goes on."""
-        wait = 0.5
+        waited, wait = 0.0, 0.5
         while not self._written(chunk, outcomes, unused):
+            if self.stop.is_set() and waited >= STOP_PATIENCE:
+                # The process must end: the successor will find these unconfirmed, which is what they are then.
+                raise ServiceDown(f"stopped while {len(outcomes)} outcomes were waiting for the database")
             self.engine.sleep(wait)
-            wait = min(wait * 2, 10.0)
+            waited, wait = waited + wait, min(wait * 2, 10.0)
 
     def _written(self, chunk: Chunk, outcomes: Sequence[Outcome], unused: Sequence[Postponed]) -> bool:
         try:
@@ -669,6 +674,7 @@ def sweep(engine: Engine) -> Swept:
         ledger.stop_issue(issue.id, issue.state, SkipReason(issue.state))
     for issue in ledger.issues(states=[IssueState.OPENING]):
         write_audience(engine, issue)
+    ledger.skip_leftovers()
     return Swept(
         finished=ledger.close_finished(), expired=expired, recovered=recovered, due=ledger.due_channels()
     )

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Select,
+    Table,
     and_,
     case,
     delete,
@@ -353,6 +354,19 @@ class Ledger:
             ).rowcount
             self._recount(connection, chunks.c.issue_id == issue_id)
             return skipped
+
+    def skip_leftovers(self) -> None:
+        """Skips what a worker gave back as pending after its issue was cancelled or had expired."""
+        reasons = {IssueState.CANCELLED: SkipReason.CANCELLED, IssueState.EXPIRED: SkipReason.EXPIRED}
+        with self.database.read() as connection:
+            left = connection.execute(
+                select(issues.c.id, issues.c.state)
+                .join(chunks, chunks.c.issue_id == issues.c.id)
+                .where(issues.c.state.in_(list(reasons)), chunks.c.pending > 0)
+                .distinct()
+            ).all()
+        for row in left:
+            self.stop_issue(row.id, IssueState(row.state), reasons[IssueState(row.state)])
 
     def overdue(self) -> Sequence[Issue]:
         """Issues that are still going although they are too old to be news."""
@@ -832,7 +846,7 @@ class Ledger:
     def _relocate(self, connection: Connection, delivery: Delivery, address: str) -> None:
         """The recipient lives elsewhere now. A place that is known already keeps its own row, and so does this one."""
         channel, issue_id = delivery.recipient.channel, delivery.identity.issue_id
-        moving = (
+        moving: Sequence[tuple[Table, Sequence[Any], Sequence[Any]]] = (
             (subscribers, [subscribers.c.id == delivery.recipient.subscriber_id], []),
             (deliveries, list(_is(delivery.identity)), [deliveries.c.issue_id == issue_id]),
         )

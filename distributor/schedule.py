@@ -101,7 +101,8 @@ def next_due(newsletter: Newsletter, now: datetime) -> datetime | None:
 
 
 class Scheduler:
-    """Decides, records and tells; opens issues through the engine. `check` runs the doctor: lines of what is wrong."""
+    """Decides, records and tells; opens issues through the engine. `check` runs the doctor: lines of what is wrong. `forget` drops what
+    is older than retention allows."""
 
     def __init__(
         self,
@@ -109,15 +110,17 @@ class Scheduler:
         alerts: Alerts,
         folder: Callable[[Newsletter], Path],
         check: Callable[[], Sequence[str]],
+        forget: Callable[[], None],
     ) -> None:
-        self.engine, self.alerts, self.check = engine, alerts, check
+        self.engine, self.alerts, self.check, self.forget = engine, alerts, check, forget
         self.folder = folder
 
     def tick(self, now: datetime) -> None:
         """Looks at every newsletter once; one newsletter's trouble never stops another's issue."""
         for newsletter in self.engine.newsletters.values():
             today = now.astimezone(newsletter.zone).date()
-            self.engine.ledger.record_tick(newsletter.slug, today, Decision.WATCHING, "")
+            if self.engine.ledger.record_tick(newsletter.slug, today, Decision.WATCHING, ""):
+                self.forget()  # once a day and newsletter: what retention no longer keeps
             for turn in turns(newsletter, now):
                 try:
                     self._take(turn, now)

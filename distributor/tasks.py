@@ -83,7 +83,7 @@ def signal(channel: str, times: int = 1) -> None:
         raise ServiceDown(f"the broker does not answer: {error}") from error
 
 
-@app.task(name="drain")
+@app.task(name="drain", throws=(ServiceDown,))
 def drain_channel(channel: str) -> None:
     distributor = _distributor()
     drain(distributor.engine, channel, seconds=DRAIN, stop=_stop)
@@ -91,7 +91,7 @@ def drain_channel(channel: str) -> None:
         signal(channel)
 
 
-@app.task(name="sweep")
+@app.task(name="sweep", throws=(ServiceDown,))
 def sweep() -> None:
     distributor = _distributor()
     swept = look_after(distributor.engine, distributor.alerts)
@@ -101,7 +101,7 @@ def sweep() -> None:
     distributor.ledger.beat("worker", distributor.engine.worker)
 
 
-@app.task(name="tick")
+@app.task(name="tick", throws=(ServiceDown,))
 def tick() -> None:
     distributor = _distributor()
     distributor.scheduler.tick(datetime.now(UTC))

@@ -1,0 +1,263 @@
+"""A channel that answers by script, a clock that can be moved, and a small world to send in."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from distributor.audience import Audience, NewSubscriber, active
+from distributor.db import Database
+from distributor.dispatch import Engine, Policy, drain, open_issue, takes_subscribers, write_audience
+from distributor.errors import SendError
+from distributor.ledger import Ledger, LogEntry
+from distributor.model import (
+    DeliveryState,
+    Issue,
+    Message,
+    OpenedBy,
+    Outcome,
+    Parcel,
+    Post,
+    Receipt,
+    Recipient,
+    Tally,
+)
+from distributor.pacing import Limit, MemoryPacer
+from distributor.settings import EngineSettings, Newsletter, Retry
+
+DAY = date(2026, 3, 2)
+LEASE = timedelta(seconds=60)
+
+Answer = Receipt | SendError | Callable[[Parcel], Receipt]
+
+
+class Clock:
+    """The database's clock: real time, moved forward by the test."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.offset
+
+    def forward(self, by: timedelta) -> None:
+        self.offset += by
+
+
+@dataclass
+class FakeChannel:
+    """Accepts everything, except what `script` says: address → its next answers, in order."""
+
+    name: str = "email"
+    parts: int = 1
+    fixed: Sequence[Recipient] = ()
+    pace: Sequence[Limit] = ()
+    script: dict[str, list[Answer]] = field(default_factory=dict)
+    troubles: list[SendError] = field(default_factory=list)
+    before: Callable[[Parcel], None] = lambda _parcel: None
+    calls: list[Parcel] = field(default_factory=list)
+    accepted: list[Parcel] = field(default_factory=list)
+    opened: int = 0
+
+    def render(self, post: Post, newsletter: Newsletter) -> Sequence[Message]:
+        return [
+            Message(
+                channel=self.name,
+                variant="default",
+                content={"text": f"{newsletter.title}: {post.title} {part}/{self.parts}"},
+                part=part,
+                parts=self.parts,
+            )
+            for part in range(1, self.parts + 1)
+        ]
+
+    def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
+        return self.fixed
+
+    def limits(self, recipient: Recipient) -> Sequence[Limit]:
+        return self.pace
+
+    @contextmanager
+    def open(self) -> Iterator["FakeChannel"]:
+        """The channel is its own transport. Raises the next of `troubles`."""
+        self.opened += 1
+        if self.troubles:
+            raise self.troubles.pop(0)
+        yield self
+
+    def send(self, parcel: Parcel) -> Receipt:
+        self.before(parcel)
+        self.calls.append(parcel)
+        answers = self.script.get(parcel.recipient.address, [])
+        answer = answers.pop(0) if answers else Receipt(provider_id=f"id-{len(self.calls)}", code="250")
+        if isinstance(answer, SendError):
+            raise answer
+        receipt = answer if isinstance(answer, Receipt) else answer(parcel)
+        self.accepted.append(parcel)
+        return receipt
+
+    @property
+    def reached(self) -> Sequence[str]:
+        """Addresses in the order they were sent to, one entry an accepted part."""
+        return [parcel.recipient.address for parcel in self.accepted]
+
+
+def make_newsletter(channels: Mapping[str, Any] | None = None, **tables: Any) -> Newsletter:
+    """The newsletter `daily`; without `channels` it has e-mail alone."""
+    return Newsletter.model_validate(
+        {
+            "slug": "daily",
+            "title": "Morning Paper",
+            "sender": {"name": "Morning Paper", "address": "paper@news.example.com"},
+            "channels": {"email": {}} if channels is None else channels,
+            **tables,
+        }
+    )
+
+
+def make_post(slug: str = "first", title: str = "A calm morning") -> Post:
+    return Post(slug=slug, title=title, date=None, body="Nothing happened, twice.", path=Path(f"{slug}.md"))
+
+
+@dataclass
+class World:
+    """One newsletter, its readers, and the engine that sends it; the database's clock can be moved."""
+
+    database: Database
+    clock: Clock
+    engine: Engine
+    newsletter: Newsletter
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.engine.ledger
+
+    @property
+    def audience(self) -> Audience:
+        return self.engine.audience
+
+    @property
+    def channel(self) -> FakeChannel:
+        """The newsletter's first channel."""
+        found = self.engine.channels[self.newsletter.channels[0]]
+        assert isinstance(found, FakeChannel)
+        return found
+
+    def subscribe(self, *names: str, channel: str = "email") -> None:
+        """Readers; a name without @ lives at readers.example."""
+        for name in names:
+            new = NewSubscriber(channel=channel, address=self.address(name, channel), source="test")
+            self.audience.add("daily", new)
+
+    def address(self, name: str, channel: str = "email") -> str:
+        return name if "@" in name or channel != "email" else f"{name}@readers.example"
+
+    def token(self, name: str, channel: str = "email") -> str:
+        address = self.address(name, channel)
+        return next(item.token for item in self.audience.listing("daily") if item.address == address)
+
+    def leave(self, name: str, channel: str = "email") -> None:
+        self.audience.unsubscribe(self.token(name, channel), "link")
+
+    def open(self, day: date = DAY, slug: str = "first", **options: Any) -> Issue:
+        """Opens an issue and writes its audience down."""
+        issue, _ = open_issue(
+            self.engine, self.newsletter, make_post(slug), day, by=OpenedBy.PERSON, **options
+        )
+        assert write_audience(self.engine, issue)
+        return self.ledger.issue(issue.id)
+
+    def frozen_only(self, slug: str = "first", day: date = DAY) -> tuple[Issue, str, datetime]:
+        """(issue, the token of its writer, the frozen moment): before the first window is written."""
+        issue, _ = open_issue(self.engine, self.newsletter, make_post(slug), day, by=OpenedBy.PERSON)
+        token = self.ledger.take_opening(issue.id, LEASE)
+        assert token is not None
+        moment = self.ledger.freeze(
+            issue.id,
+            lambda now: {
+                name: active("daily", name, now)
+                for name in self.newsletter.channels
+                if takes_subscribers(self.newsletter, name)
+            },
+            dict.fromkeys(self.newsletter.channels, 0),
+        )
+        return issue, token, moment
+
+    def drain(self, channel: str | None = None, **options: Any) -> int:
+        return drain(self.engine, channel or self.channel.name, **{"seconds": 10.0, **options})
+
+    def log(self, issue: Issue) -> Mapping[str, LogEntry]:
+        """Address → its delivery with its attempts."""
+        return {entry.address: entry for entry in self.ledger.log(issue.id, limit=1000)}
+
+    def states(self, issue: Issue) -> Mapping[str, str]:
+        """Name → state, with the reason of what was skipped."""
+        return {
+            address.removesuffix("@readers.example"): f"{entry.state}({entry.reason})"
+            if entry.reason
+            else str(entry.state)
+            for address, entry in self.log(issue).items()
+        }
+
+    def check_sum(self, issue: Issue) -> Tally:
+        """Asserts that nothing is lost, and that the counters are what the rows say."""
+        tallies = self.ledger.tallies(issue.id)
+        assert tallies == self.ledger.audit(issue.id)
+        total = sum(tallies.values(), Tally())
+        assert total.balanced, total
+        return total
+
+
+#: Retries at once (a second is the shortest wait), three tries.
+QUICK = Retry(tries=3, first=timedelta(seconds=1), longest=timedelta(seconds=1))
+
+
+@contextmanager
+def make_world(
+    url: str,
+    *,
+    channels: Sequence[FakeChannel] = (),
+    newsletter: Newsletter | None = None,
+    policy: Policy | None = None,
+    **engine: Any,
+) -> Iterator[World]:
+    """A world on an empty database; `engine` are keys of EngineSettings."""
+    clock = Clock()
+    database = Database(url, clock=clock)
+    database.upgrade()
+    known: dict[str, FakeChannel] = {channel.name: channel for channel in channels or (FakeChannel(),)}
+    newsletter = newsletter or make_newsletter({name: {} for name in known})
+    try:
+        yield World(
+            database,
+            clock,
+            Engine(
+                ledger=Ledger(database),
+                audience=Audience(database),
+                channels=known,
+                policies=dict.fromkeys(known, policy or Policy(retry=QUICK)),
+                newsletters={newsletter.slug: newsletter},
+                pacer=MemoryPacer(),
+                settings=EngineSettings.model_validate({"chunk": 3, "slice": 2, "lanes": 1, **engine}),
+                base_url="http://news.example",
+                worker="worker:1",
+                random=lambda: 0.0,
+            ),
+            newsletter,
+        )
+    finally:
+        database.close()
+
+
+def outcome_of(delivery: Any, state: DeliveryState = DeliveryState.SENT, **details: Any) -> Outcome:
+    """An outcome as a worker would report it."""
+    parts = {"parts_sent": 1} if state is DeliveryState.SENT else {"parts_sent": delivery.parts_sent}
+    return Outcome(
+        delivery=delivery,
+        state=state,
+        started_at=datetime.now(UTC),
+        duration_ms=1,
+        **{**parts, **details},
+    )
