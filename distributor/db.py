@@ -511,9 +511,9 @@ def _alembic_config(connection: Connection) -> Config:
 
 
 def _lacks_schema(error: DBAPIError) -> bool:
-    said = str(error.orig)
+    said, kind = str(error.orig), type(error.orig).__name__
     return (
-        "no such table" in said or "no such column" in said or "UndefinedTable" in type(error.orig).__name__
+        "no such table" in said or "no such column" in said or kind in {"UndefinedTable", "UndefinedColumn"}
     )
 
 

@@ -27,8 +27,11 @@ Say = Callable[[str], None]
 Deliver = Callable[[Distributor, Issue], int]
 
 
-def run(folder: Path, subscribers: int, say: Say, deliver: Deliver) -> int:
-    """Imports, opens, delivers; returns the exit status. A second run in the same folder sends nothing."""
+def run(folder: Path, subscribers: int, say: Say, deliver: Deliver, *, program: str) -> int:
+    """Imports, opens, delivers; returns the exit status. A second run in the same folder sends nothing.
+
+    `program` is how the reader calls this command.
+    """
     settings = demo_settings(folder)
     newsletter = settings.newsletters[NEWSLETTER]
     post = newest_post(settings, newsletter)
@@ -51,7 +54,7 @@ def run(folder: Path, subscribers: int, say: Say, deliver: Deliver) -> int:
                 f"the audience is frozen; {leave(distributor, newsletter)} readers unsubscribe before it reaches them"
             )
             status = deliver(distributor, issue)
-    say(look_around(folder, inbox, issue))
+    say(look_around(program, folder, inbox, issue))
     return status
 
 
@@ -105,13 +108,13 @@ def leave(distributor: Distributor, newsletter: Newsletter) -> int:
     return len(found)
 
 
-def look_around(folder: Path, inbox: Path, issue: Issue) -> str:
+def look_around(program: str, folder: Path, inbox: Path, issue: Issue) -> str:
     """Where to look now."""
     here = Path.cwd()
     short = {path: path.relative_to(here) if path.is_relative_to(here) else path for path in (folder, inbox)}
     return (
         "\nLook around:\n"
-        f"  what arrived   distributor sandbox --inbox {short[inbox]}        then open http://127.0.0.1:8026/\n"
-        f"  who got what   distributor -C {short[folder]} log {issue.id} --state failed\n"
-        f"  the numbers    distributor -C {short[folder]} status {issue.id}"
+        f"  what arrived   {program} sandbox --inbox {short[inbox]}        then open http://127.0.0.1:8026/\n"
+        f"  who got what   {program} -C {short[folder]} log {issue.id} --state failed\n"
+        f"  the numbers    {program} -C {short[folder]} status {issue.id}"
     )

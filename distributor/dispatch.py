@@ -277,6 +277,7 @@ class Try:
         self.parts_sent = delivery.parts_sent
         self.receipts = list(delivery.receipts)
         self.receipt = Receipt()
+        self.new_address: str | None = None
         self._clock = time.monotonic()
 
     @property
@@ -286,6 +287,7 @@ class Try:
     def accepted(self, receipt: Receipt) -> None:
         """One more part is there."""
         self.receipt = receipt
+        self.new_address = receipt.address or self.new_address
         self.receipts.append(receipt.provider_id or "")
         self.parts_sent += 1
 
@@ -298,6 +300,7 @@ class Try:
             duration_ms=round((time.monotonic() - self._clock) * 1000),
             parts_sent=self.parts_sent,
             receipts=tuple(self.receipts),
+            new_address=self.new_address,
             **details,
         )
 
@@ -441,6 +444,8 @@ class Lane:
             self._slow_down(error, delivery)
         elif error.scope is Scope.CHANNEL and not attempt.sent_something:
             return self._channel_trouble(error)
+        if isinstance(error, Unavailable) and error.new_address:
+            attempt.new_address = error.new_address
         decision = decide(
             error,
             tries=delivery.tries,
@@ -457,7 +462,6 @@ class Lane:
             retry_at=decision.retry_at,
             counts=decision.counts,
             suppress=_suppression(self.channel, error),
-            new_address=error.new_address if isinstance(error, Unavailable) else None,
         )
 
     def _slow_down(self, error: SendError, delivery: Delivery) -> None:
@@ -476,12 +480,10 @@ class Lane:
 
     def _channel_trouble(self, error: SendError) -> Halt:
         """The channel stops; no recipient pays for it with a try."""
-        if not self.engine.ledger.channel_stopped(
-            self.channel
-        ):  # several lanes meet the same trouble at once
-            times, until = self.engine.ledger.stop_channel(
-                self.channel, str(error), _stop_wait(self.engine.ledger, self.channel)
-            )
+        ledger = self.engine.ledger
+        stopped = ledger.stop_channel(self.channel, str(error), _stop_wait(ledger, self.channel))
+        if stopped:  # several lanes meet the same trouble at once: the first one tells
+            times, until = stopped
             log.error(
                 "channel_stopped channel=%s until=%s times=%s: %s",
                 self.channel,

@@ -1058,7 +1058,8 @@ class Ledger:
             if not found:
                 return 0
             resend_id = self._record_resend(connection, issue, asked, len(found), now)
-            again = case((deliveries.c.state == DeliveryState.SENT, 0), else_=deliveries.c.parts_sent)
+            anew = deliveries.c.state == DeliveryState.SENT
+            none = literal([], deliveries.c.receipts.type)
             for start in range(0, len(found), 500):
                 connection.execute(
                     update(deliveries)
@@ -1067,7 +1068,8 @@ class Ledger:
                     )
                     .values(
                         state=DeliveryState.PENDING,
-                        parts_sent=again,
+                        parts_sent=case((anew, 0), else_=deliveries.c.parts_sent),
+                        receipts=case((anew, none), else_=deliveries.c.receipts),
                         resend=deliveries.c.resend + 1,
                         resend_id=resend_id,
                         tries=0,
@@ -1202,19 +1204,20 @@ class Ledger:
 
     # ── channels, ticks, processes, retention ────────────────────────────────────────────────────────────────────
 
-    def stop_channel(self, channel: str, reason: str, wait: timedelta) -> tuple[int, datetime]:
-        """Nothing goes out on a channel for a while. Returns (how often in a row, until when)."""
+    def stop_channel(self, channel: str, reason: str, wait: timedelta) -> tuple[int, datetime] | None:
+        """Nothing goes out on a channel for a while. Returns (how often in a row, until when); None when it is
+        stopped already."""
         with self.database.write() as connection:
             now = self.database.now(connection)
             row = {"channel": channel, "reason": reason, "stopped_at": now, "until": now, "times": 0}
             insert_ignore(self.database, channel_stops, [row], connection)
             result = connection.execute(
                 update(channel_stops)
-                .where(channel_stops.c.channel == channel)
+                .where(channel_stops.c.channel == channel, channel_stops.c.until <= now)
                 .values(reason=reason, until=now + wait, times=channel_stops.c.times + 1)
                 .returning(channel_stops.c.times, channel_stops.c.until)
-            ).one()
-        return result.times, result.until
+            ).first()
+        return (result.times, result.until) if result else None
 
     def channel_stopped(self, channel: str) -> bool:
         """Whether nothing may go out on a channel now."""

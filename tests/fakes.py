@@ -1,14 +1,18 @@
 """A channel that answers by script, a clock that can be moved, and a small world to send in."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+from services import fresh_database
+from sqlalchemy import text
+
 from distributor.audience import Audience, NewSubscriber, active
-from distributor.db import Database
+from distributor.db import Database, metadata
 from distributor.dispatch import Engine, Policy, drain, open_issue, takes_subscribers, write_audience
 from distributor.errors import SendError
 from distributor.ledger import Ledger, LogEntry
@@ -73,10 +77,10 @@ class FakeChannel:
             for part in range(1, self.parts + 1)
         ]
 
-    def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
+    def destinations(self, _newsletter: Newsletter, /) -> Sequence[Recipient]:
         return self.fixed
 
-    def limits(self, recipient: Recipient) -> Sequence[Limit]:
+    def limits(self, _recipient: Recipient, /) -> Sequence[Limit]:
         return self.pace
 
     @contextmanager
@@ -169,9 +173,9 @@ class World:
         assert write_audience(self.engine, issue)
         return self.ledger.issue(issue.id)
 
-    def frozen_only(self, slug: str = "first", day: date = DAY) -> tuple[Issue, str, datetime]:
+    def frozen_only(self, **options: Any) -> tuple[Issue, str, datetime]:
         """(issue, the token of its writer, the frozen moment): before the first window is written."""
-        issue, _ = open_issue(self.engine, self.newsletter, make_post(slug), day, by=OpenedBy.PERSON)
+        issue, _ = open_issue(self.engine, self.newsletter, make_post(), DAY, by=OpenedBy.PERSON, **options)
         token = self.ledger.take_opening(issue.id, LEASE)
         assert token is not None
         moment = self.ledger.freeze(
@@ -210,45 +214,71 @@ class World:
         return total
 
 
+BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.services))
+
+
+@contextmanager
+def migrated_database(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> Iterator[Database]:
+    """A database with our tables, of the kind that `request.param` names.
+
+    For many tests in turn: making the tables, and compiling the statements anew, would take most of their time.
+    """
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{folders.mktemp('sqlite')}/distributor.sqlite3"
+        else:
+            url = stack.enter_context(fresh_database(request.getfixturevalue("postgres_server")))
+        database = Database(url)
+        stack.callback(database.close)
+        database.upgrade()
+        yield database
+
+
+def empty(database: Database) -> None:
+    """Deletes all rows; keys count from 1 again."""
+    with database.write() as connection:
+        if not database.sqlite:
+            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY"))
+            return
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
+
+
 #: Retries at once (a second is the shortest wait), three tries.
 QUICK = Retry(tries=3, first=timedelta(seconds=1), longest=timedelta(seconds=1))
 
 
-@contextmanager
 def make_world(
-    url: str,
+    database: Database,
     *,
     channels: Sequence[FakeChannel] = (),
     newsletter: Newsletter | None = None,
     policy: Policy | None = None,
     **engine: Any,
-) -> Iterator[World]:
-    """A world on an empty database; `engine` are keys of EngineSettings."""
+) -> World:
+    """A world on a migrated database, which is emptied first; `engine` are keys of EngineSettings."""
     clock = Clock()
-    database = Database(url, clock=clock)
-    database.upgrade()
+    empty(database)
+    database._clock = clock
     known: dict[str, FakeChannel] = {channel.name: channel for channel in channels or (FakeChannel(),)}
     newsletter = newsletter or make_newsletter({name: {} for name in known})
-    try:
-        yield World(
-            database,
-            clock,
-            Engine(
-                ledger=Ledger(database),
-                audience=Audience(database),
-                channels=known,
-                policies=dict.fromkeys(known, policy or Policy(retry=QUICK)),
-                newsletters={newsletter.slug: newsletter},
-                pacer=MemoryPacer(),
-                settings=EngineSettings.model_validate({"chunk": 3, "slice": 2, "lanes": 1, **engine}),
-                base_url="http://news.example",
-                worker="worker:1",
-                random=lambda: 0.0,
-            ),
-            newsletter,
-        )
-    finally:
-        database.close()
+    return World(
+        database,
+        clock,
+        Engine(
+            ledger=Ledger(database),
+            audience=Audience(database),
+            channels=known,
+            policies=dict.fromkeys(known, policy or Policy(retry=QUICK)),
+            newsletters={newsletter.slug: newsletter},
+            pacer=MemoryPacer(),
+            settings=EngineSettings.model_validate({"chunk": 3, "slice": 2, "lanes": 1, **engine}),
+            base_url="http://news.example",
+            worker="worker:1",
+            random=lambda: 0.0,
+        ),
+        newsletter,
+    )
 
 
 def outcome_of(delivery: Any, state: DeliveryState = DeliveryState.SENT, **details: Any) -> Outcome:

@@ -16,15 +16,16 @@ from distributor.model import IssueState
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
+    """Without tables."""
     database = Database(database_url)
     yield database
     database.close()
 
 
 @pytest.fixture
-def world(database_url: str) -> Iterator[World]:
-    with make_world(database_url) as world:
-        yield world
+def world(database: Database) -> World:
+    database.upgrade()
+    return make_world(database)
 
 
 def rows(world: World) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from distributor import __version__
@@ -62,26 +61,17 @@ def options(
     # Both print request URLs, and the URLs of Telegram and WeCom hold a secret.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def main() -> None:
-    """Runs the command line; no traceback reaches a person for what they can mend."""
+    """Runs the command line; no traceback reaches a person for what they can mend. Wrong use is typer's to tell."""
     try:
-        status = app(standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        complain("stopped")
-        sys.exit(1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app()
     except DistributorError as error:
         sys.exit(complain(error))
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         sys.exit(complain(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
     except ImportError as error:  # an optional extra that is not installed
         hint = "; run pip install 'distributor[postgres]'" if error.name == "psycopg" else ""
         sys.exit(complain(f"{error}{hint}"))
-    sys.exit(status or 0)

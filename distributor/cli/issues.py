@@ -10,6 +10,7 @@ from distributor.cli.context import distributor_of, whoever
 from distributor.cli.deliver import OVER, conclude, deliver
 from distributor.cli.output import (
     AsJson,
+    Limit,
     NewsletterName,
     duration,
     plain,
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_issues(
-    context: typer.Context, newsletter: NewsletterName = None, limit: int = 20, as_json: AsJson = False
+    context: typer.Context, newsletter: NewsletterName = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
     """List the issues, the newest first."""
     with distributor_of(context) as distributor:

@@ -7,7 +7,7 @@ import typer
 
 from distributor.bootstrap import database_url, findings
 from distributor.cli.context import distributor_of, settings_of
-from distributor.cli.output import AsJson, out, print_json, print_table, say
+from distributor.cli.output import AsJson, Limit, out, print_json, print_table, say
 from distributor.db import Database
 from distributor.doctor import Level, effective
 
@@ -42,7 +42,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def notices(context: typer.Context, limit: int = 20, as_json: AsJson = False) -> None:
+def notices(context: typer.Context, limit: Limit = 20, as_json: AsJson = False) -> None:
     """List what the operator was told, and over which routes it went."""
     with distributor_of(context) as distributor:
         found = distributor.notices.listing(limit)

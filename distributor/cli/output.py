@@ -16,7 +16,12 @@ from distributor.errors import ConfigError, PostError, RequestRefused, SendError
 from distributor.model import Tally
 from distributor.settings import parse_duration
 
-out = Console(soft_wrap=True, highlight=False)
+#: Columns of a table that goes into a pipe or a file: nothing is cut there.
+PIPE_WIDTH = 250
+
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+#: Tables take the width they need: an address that was cut short could not be copied from one.
+wide = Console(soft_wrap=True, highlight=False, width=10_000)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 #: Wrong use and wrong configuration: 2. What was right and could not be done: 1.
@@ -29,6 +34,7 @@ STATUS: Sequence[tuple[type[Exception], int]] = (
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 NewsletterName = Annotated[
     str | None,
     typer.Option("--newsletter", "-n", help="The newsletter, when there are several.", metavar="SLUG"),
@@ -71,7 +77,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers
         table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    out.print(table)
+    wide.print(table)
 
 
 TALLY = ("planned", "sent", "failed", "skipped", "unconfirmed", "sending", "pending")

@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from distributor.audience import ImportReport, NewSubscriber, normalise, read_csv
 from distributor.cli.context import distributor_of
-from distributor.cli.output import AsJson, NewsletterName, err, print_json, print_table, say
+from distributor.cli.output import AsJson, Limit, NewsletterName, err, print_json, print_table, say
 from distributor.errors import RequestRefused
 from distributor.model import SuppressionReason
 
@@ -85,7 +85,7 @@ def list_(
     context: typer.Context,
     channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
     after: Annotated[int, typer.Option(help="Go on behind this subscriber's id.")] = 0,
-    limit: Annotated[int, typer.Option(min=1)] = 100,
+    limit: Limit = 100,
     newsletter: NewsletterName = None,
     as_json: AsJson = False,
 ) -> None:

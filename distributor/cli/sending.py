@@ -1,5 +1,7 @@
 """Commands around a post: demo, preview, send, rehearse."""
 
+import shutil
+import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -41,7 +43,7 @@ def demo(
     """
     from distributor import demo as demonstration  # noqa: PLC0415 - the sandbox is an optional extra
 
-    raise typer.Exit(demonstration.run(folder.resolve(), subscribers, say, _deliver_demo))
+    raise typer.Exit(demonstration.run(folder.resolve(), subscribers, say, _deliver_demo, program=_program()))
 
 
 def preview(
@@ -169,6 +171,12 @@ def rehearse(
         + (f" (distributor sandbox --inbox {inbox})" if inbox else "")
     )
     raise typer.Exit(status)
+
+
+def _program() -> str:
+    """How this command was called: by name when it is on the PATH, else by its path."""
+    called = Path(sys.argv[0])
+    return "distributor" if shutil.which("distributor") or called.name != "distributor" else str(called)
 
 
 def _deliver_demo(distributor: Distributor, issue: Issue) -> int:

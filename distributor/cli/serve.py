@@ -88,8 +88,13 @@ def sandbox(
     """Run a mail catcher and simulators of Telegram and WeCom, with a page to look at what arrived."""
     from distributor.sandbox.server import run_sandbox  # noqa: PLC0415 - an optional extra
 
-    say(f"inbox: http://{host}:{http_port}/   mail: {host}:{smtp_port}   Ctrl-C stops")
-    run_sandbox(inbox, smtp_port=smtp_port, http_port=http_port, host=host)
+    run_sandbox(
+        inbox,
+        smtp_port,
+        http_port,
+        host=host,
+        announce=lambda it: say(f"inbox: {it.url}/   mail: {host}:{it.smtp_port}   Ctrl-C stops"),
+    )
 
 
 def _with_broker(distributor: Distributor) -> Distributor:

@@ -45,7 +45,11 @@ class Sandbox:
         self.faults = Faults(faults)
         self._telegram = TelegramApi(self.inbox, self.faults, limits)
         self._wecom = WecomRobot(self.inbox, self.faults, limits)
-        self._http = HttpServer(self._handle, host=host, port=http_port)
+        try:
+            self._http = HttpServer(self._handle, host=host, port=http_port)
+        except OSError:
+            self.inbox.close()
+            raise
         try:
             self._smtp = SmtpServer(
                 self.inbox, self.faults, limits, host=host, port=smtp_port, pipelining=pipelining

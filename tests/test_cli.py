@@ -1,0 +1,752 @@
+"""The command line: what it says, its exit status, and that no traceback reaches a person.
+
+Most commands run in this process (a process costs a second); signals and the module's own start get one of their own.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+from services import Project, free_port
+from sqlalchemy import select
+
+from distributor.cli import main
+from distributor.cli.app import app
+from distributor.db import Database, chunks
+from distributor.rehearsal import SANDBOX_KEY, SANDBOX_TOKEN
+from distributor.sandbox.faults import Fault
+from distributor.sandbox.server import Sandbox
+
+POST = "---\ntitle: 每封信都有收据\ndate: 2026-03-05\n---\n\n谁收到了，谁没有收到，都写在账上。\n"
+DAY = "2026-03-05"
+WECOM = {"wecom": {"destinations": [{"name": "ai-group"}]}}
+#: A dead end for a server that is down: nobody listens on port 1.
+DEAD_DATABASE = "postgresql://somebody:hush-hush@127.0.0.1:1/nowhere"
+DEAD_BROKER = "redis://:hush-hush@127.0.0.1:1/0"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Shop:
+    """A project whose channels lead into a sandbox, and its command line."""
+
+    def __init__(self, project: Project, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+        self.project, self.sandbox, self._capsys = project, sandbox, capsys
+        self.smtp_port = sandbox.smtp_port
+        self.web_port = free_port()
+        self.configure()
+
+    def configure(self, newsletter: dict[str, Any] | None = None, **system: Any) -> None:
+        base: dict[str, Any] = {
+            "engine": {"sweep": "1s", "lanes": 2},
+            "email": {
+                "smtp": {"host": "127.0.0.1", "port": self.smtp_port},
+                "retry": {"first": "1s", "longest": "1s"},
+            },
+            "telegram": {"api": self.sandbox.url},
+            "wecom": {"api": self.sandbox.url},
+            "web": {"port": self.web_port},
+        }
+        self.project.settings(newsletter=newsletter or {}, **{**base, **system})
+
+    def run(self, *words: str) -> Done:
+        """`distributor -C PROJECT words…`, in this process."""
+        self._capsys.readouterr()
+        before = sys.argv
+        sys.argv = ["distributor", "-C", str(self.project.root), *words]
+        try:
+            with pytest.raises(SystemExit) as end:
+                main()
+        finally:
+            sys.argv = before
+        out, err = self._capsys.readouterr()
+        assert "Traceback" not in out + err
+        code = end.value.code
+        return Done(code if isinstance(code, int) else 0, out, err)
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """The same, as a process."""
+        argv = [sys.executable, "-m", "distributor", "-C", str(self.project.root), *words]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def add(self, *addresses: str) -> None:
+        """Readers by e-mail, from a CSV."""
+        path = self.project.root / "readers.csv"
+        path.write_text("email\n" + "\n".join(addresses) + "\n", "utf-8")
+        assert self.run("subscribers", "import", str(path)).status == 0
+
+    def send(self, *words: str) -> Done:
+        return self.run("send", "--date", DAY, *words)
+
+    @property
+    def inbox(self) -> dict[str, int]:
+        return dict(self.sandbox.inbox.addresses("email"))
+
+
+@pytest.fixture
+def shop(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Shop]:
+    for name in [name for name in os.environ if name.startswith("DISTRIBUTOR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DISTRIBUTOR_TELEGRAM_TOKEN", SANDBOX_TOKEN)
+    monkeypatch.setenv("DISTRIBUTOR_WECOM_AI_GROUP_KEY", SANDBOX_KEY.format(1))
+    project.write_post("receipts", POST)
+    with Sandbox(None) as sandbox:
+        yield Shop(project, sandbox, capsys)
+
+
+def finish(process: "subprocess.Popen[str]", seconds: float = 15) -> Done:
+    """Waits for a process; one that stays longer is killed, and the test fails."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"it did not end within {seconds} s:\n{out}\n{err}")
+    assert "Traceback" not in out + err, err
+    return Done(process.returncode, out, err)
+
+
+def until(what: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def readers(number: int) -> list[str]:
+    return [f"reader-{n}@readers.example" for n in range(number)]
+
+
+def every_command() -> Iterator[tuple[str, Any]]:
+    def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        yield path, command
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, f"{path} {name}".strip())
+
+    yield from walk(typer.main.get_command(app), "")
+
+
+COMMANDS = dict(every_command())
+
+
+class TestHelp:
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_and_option_explains_itself(self, name: str) -> None:
+        command = COMMANDS[name]
+        assert command.help
+        assert [parameter.name for parameter in command.params if not parameter.help] == []
+
+    def test_the_words_of_the_design_are_there(self) -> None:
+        words = "demo preview send rehearse resend issues status log approve pause resume cancel resolve "
+        words += "subscribers run worker beat web sandbox doctor db"
+        assert set(words.split()) <= set(COMMANDS)
+
+    def test_help_is_printed(self, shop: Shop) -> None:
+        done = shop.run("resend", "--help")
+        assert done.status == 0
+        assert "A dry run until --yes" in done.out
+
+    def test_as_a_module(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "distributor", "--version"], capture_output=True, text=True, check=True
+        )
+        assert re.fullmatch(r"distributor \d+\.\d+\.\d+\n", done.stdout)
+
+
+class TestWrongUse:
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["sned"], "No such command 'sned'"),
+            (["send", "--wait", "soon"], "expected a duration such as"),
+            (["send", "--date", "tomorrow"], "tomorrow"),
+            (["resend"], "Missing argument"),
+            (["resend", "1", "--only", "everything"], "everything"),
+            (["resolve", "12"], "write ISSUE.NUMBER"),
+            (["resolve", "1.1"], "say --sent or --not-sent"),
+            (["ping", "cat"], "worker or beat"),
+            (["status", "99"], "99"),
+            (["log", "99"], "99"),
+            (["pause", "99"], "99"),
+            (["cancel", "99", "--yes"], "99"),
+            (["resend", "99", "--reason", "x"], "99"),
+            (["resolve", "99.1", "--sent"], "99.1"),
+            (["status"], "no issue was opened yet: `distributor send`"),
+            (["log"], "no issue was opened yet"),
+            (["approve"], "no issue was opened yet"),
+            (["send", "-n", "weekly"], "no newsletter is called 'weekly'"),
+            (["subscribers", "list", "-n", "weekly"], "there are: ai-daily"),
+            (["send", "no-such-post"], 'no post is called "no-such-post"'),
+            (["preview", "no-such-post"], 'no post is called "no-such-post"'),
+            (["send", "receipts", "--test-to", "a@b.example", "--channel", "fax"], "has no channel 'fax'"),
+            (["send", "receipts", "--test-to", "nobody"], "is not an e-mail address"),
+            (["worker"], "workers need a broker: set DISTRIBUTOR_BROKER_URL"),
+            (["beat"], "workers need a broker"),
+        ],
+    )
+    def test_it_is_told_and_ends_with_2(self, shop: Shop, words: list[str], said: str) -> None:
+        done = shop.run(*words)
+        assert (done.status, done.out) == (2, "")
+        assert said in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.err).split())
+
+    def test_nothing_is_opened_by_it(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.run("send", "receipts", "--wait", "soon")
+        assert shop.run("issues", "--json").json == []
+
+    def test_no_configuration(self, shop: Shop, tmp_path: Path) -> None:
+        done = shop.run("-C", str(tmp_path / "nowhere"), "status")
+        assert done.status == 2
+        assert "nowhere/config/distributor.toml: not found" in done.err
+        assert "--project" in done.err
+
+    def test_a_wrong_key_is_told_with_its_place(self, shop: Shop) -> None:
+        path = shop.project.root / "config/distributor.toml"
+        path.write_text("[engine]\nchunk = 5\nlanse = 2\n", "utf-8")
+        done = shop.run("status")
+        assert (done.status, done.err) == (
+            2,
+            f"error: {path}:3: engine.lanse: unknown key (a typing mistake?)\n",
+        )
+
+    def test_a_broken_post_is_told_with_its_place(self, shop: Shop) -> None:
+        path = shop.project.write_post("broken", "---\ntitle: x\ndate: soon\n---\n\nx\n")
+        for command in (["send", "broken"], ["preview", "broken"], ["rehearse", "broken"]):
+            done = shop.run(*command)
+            assert done.status == 2
+            assert f"{path}:3: " in done.err
+
+    def test_without_the_token_a_send_says_what_to_set(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("DISTRIBUTOR_TELEGRAM_TOKEN")
+        telegram = {"destinations": [{"name": "room", "chat": "-100500"}]}
+        shop.configure({"channels": {"telegram": telegram}})
+        done = shop.send("--wait", "1s")
+        assert done.status == 1
+        assert "DISTRIBUTOR_TELEGRAM_TOKEN" in done.out
+        assert "1 still open" in done.out
+        monkeypatch.setenv("DISTRIBUTOR_TELEGRAM_TOKEN", SANDBOX_TOKEN)
+        shop.run("resume", "telegram")
+        assert shop.send().status == 0
+        assert shop.sandbox.inbox.count("telegram") == 1
+
+    def test_a_missing_extra_is_told_with_the_command(self, shop: Shop) -> None:
+        """An installation without the sandbox has every other command."""
+        code = "import sys; sys.modules['aiosmtpd.smtp'] = None; from distributor.cli import main; main()"
+        argv = [sys.executable, "-c", code, "-C", str(shop.project.root)]
+        works = subprocess.run([*argv, "issues"], capture_output=True, text=True, check=False)
+        fails = subprocess.run([*argv, "demo"], capture_output=True, text=True, check=False)
+        assert (works.returncode, works.stderr) == (0, "")
+        assert fails.returncode == 1
+        assert fails.stderr == ("error: the sandbox needs aiosmtpd: run pip install 'distributor[sandbox]'\n")
+
+
+class TestServersThatAreDown:
+    def test_the_database(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DISTRIBUTOR_DATABASE_URL", DEAD_DATABASE)
+        for words in (["status"], ["send", "receipts"], ["db", "upgrade"], ["subscribers", "list"], ["run"]):
+            done = shop.run(*words)
+            assert done.status == 1
+            assert "the database postgresql" in done.err
+            assert "does not answer" in done.err
+            assert "hush" not in done.err
+
+    @pytest.mark.services
+    def test_tables_that_are_not_there_yet(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    ) -> None:
+        monkeypatch.setenv("DISTRIBUTOR_DATABASE_URL", postgres_url)
+        done = shop.run("status")
+        assert done.status == 1
+        assert "run `distributor db upgrade`" in done.err
+        for _again in range(2):
+            done = shop.run("db", "upgrade")
+            assert done.status == 0
+            assert "is at revision" in done.out
+        assert "no issue was opened yet" in shop.run("status").err
+
+    @pytest.mark.services
+    def test_the_broker(self, shop: Shop, monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+        """The issue is opened; workers find it in the database once the broker is back."""
+        monkeypatch.setenv("DISTRIBUTOR_DATABASE_URL", postgres_url)
+        monkeypatch.setenv("DISTRIBUTOR_BROKER_URL", DEAD_BROKER)
+        shop.run("db", "upgrade")
+        shop.add("a@readers.example")
+        began = time.monotonic()
+        done = shop.send()
+        assert time.monotonic() - began < 10
+        assert done.status == 1
+        assert "the broker does not answer" in done.out
+        assert "issue 1 stands in the database" in done.out
+        assert "1 still open" in done.out
+        assert "hush" not in done.out + done.err
+        [issue] = shop.run("issues", "--json").json
+        assert (issue["state"], issue["deliveries"]["pending"]) == ("sending", 1)
+
+    @pytest.mark.services
+    def test_a_worker_waits_for_its_broker_and_says_so(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    ) -> None:
+        monkeypatch.setenv("DISTRIBUTOR_DATABASE_URL", postgres_url)
+        monkeypatch.setenv("DISTRIBUTOR_BROKER_URL", DEAD_BROKER)
+        shop.run("db", "upgrade")
+        process = shop.start("worker", "--concurrency", "1")
+        assert process.stderr
+        said = ""
+        while "Trying again" not in said and (line := process.stderr.readline()):
+            said += line
+        process.terminate()
+        process.communicate(timeout=15)
+        assert "Cannot connect to redis://" in said
+        assert "127.0.0.1:1" in said
+        assert "hush" not in said
+
+    def test_the_relay_stops_the_channel_and_nothing_is_lost(self, shop: Shop) -> None:
+        shop.smtp_port = free_port()
+        shop.configure()
+        shop.add(*readers(3))
+        done = shop.send("--wait", "1s")
+        assert done.status == 1
+        assert f"email is stopped: mail server 127.0.0.1:{shop.smtp_port}" in done.out.replace("  ", " ")
+        assert "3 still open" in done.out
+        stood = shop.run("status", "--json")
+        assert stood.status == 1
+        assert list(stood.json["stopped_channels"]) == ["email"]
+        assert [entry["tries"] for entry in shop.run("log", "--json").json] == [0, 0, 0]
+        with Sandbox(None, smtp_port=shop.smtp_port) as mended:
+            assert shop.run("resume", "email").out == "email is used again\n"
+            done = shop.send()
+            assert done.status == 0
+            assert mended.inbox.addresses("email") == dict.fromkeys(readers(3), 1)
+        assert shop.run("status").status == 0
+
+
+class TestSend:
+    def test_the_day_s_post_goes_out_once(self, shop: Shop) -> None:
+        shop.configure({"channels": WECOM})
+        shop.add(*readers(3))
+        done = shop.send()
+        assert done.status == 0
+        assert f"ai-daily {DAY}: issue 1: 每封信都有收据" in done.out
+        assert done.out.splitlines()[-1].split() == ["total", "4", "4", "0", "0", "0", "0", "0"]
+        again = shop.send()
+        assert again.status == 0
+        assert "issue 1 (每封信都有收据) was already opened; nothing is sent twice" in again.out
+        assert shop.inbox == dict.fromkeys(readers(3), 1)
+        assert shop.sandbox.inbox.count("wecom") == 1
+        status = shop.run("status", "--json").json
+        assert (status["state"], status["balanced"]) == ("finished", True)
+        assert status["channels"]["email"]["sent"] == 3
+
+    def test_a_dry_run_changes_nothing(self, shop: Shop) -> None:
+        shop.add(*readers(3))
+        done = shop.send("--dry-run")
+        assert done.status == 0
+        assert "nothing was sent (dry run)" in done.out
+        assert ["email", "3"] in [line.split() for line in done.out.splitlines()]
+        assert shop.inbox == {}
+        assert shop.run("issues", "--json").json == []
+
+    def test_a_test_send_reaches_one_address_and_opens_no_issue(self, shop: Shop) -> None:
+        shop.add(*readers(3))
+        done = shop.send("--test-to", "editor@example.com")
+        assert done.status == 0
+        assert shop.inbox == {"editor@example.com": 1}
+        [entry] = shop.sandbox.inbox.entries("email")
+        assert entry.content["subject"].startswith("[TEST] ")
+        assert shop.run("issues", "--json").json == []
+
+    def test_a_test_send_with_the_relay_down(self, shop: Shop) -> None:
+        shop.sandbox.faults.add(Fault("email", "*", "down"))
+        done = shop.send("--test-to", "editor@example.com")
+        assert (done.status, done.out) == (1, "")
+        assert done.err.startswith("error: 421 ")
+
+    def test_a_second_issue_of_a_day_is_asked_for_by_name(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.send()
+        assert "already went out as issue 1" in shop.send("receipts", "--extra").err
+        shop.project.write_post("evening", POST.replace("账上", "晚报里"))
+        assert shop.send("evening", "--extra").status == 0
+        assert shop.inbox == {"a@readers.example": 2}
+        days = [(issue["local_date"], issue["extra"]) for issue in shop.run("issues", "--json").json]
+        assert days == [(DAY, 1), (DAY, 0)]
+
+    def test_two_posts_of_a_day_are_for_a_person_to_choose_from(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.project.write_post("evening", POST.replace("账上", "晚报里"))
+        done = shop.send()
+        assert done.status == 2
+        assert "evening.md" in done.err
+        assert "distributor send POST" in done.err
+        assert shop.send("evening").status == 0
+
+    def test_an_empty_audience_is_asked_about(self, shop: Shop) -> None:
+        done = shop.send()
+        assert done.status == 2
+        assert "only 0 recipients" in done.err
+        assert shop.send("--anyway").status == 0
+
+    def test_refused_recipients_are_normal(self, shop: Shop) -> None:
+        shop.sandbox.faults.add(Fault("email", "gone@*", "refuse"))
+        shop.add("gone@readers.example", "here@readers.example")
+        done = shop.send()
+        assert done.status == 0
+        assert "1 failed:" in done.out
+        assert "distributor log 1 --state failed" in done.out
+        assert "550 5.1.1" in shop.run("log", "--state", "failed").out
+
+    def test_one_unconfirmed_is_not_done_until_a_person_says_so(self, shop: Shop) -> None:
+        shop.sandbox.faults.add(Fault("email", "lost@*", "drop-after-dot"))
+        shop.add("lost@readers.example", "here@readers.example")
+        done = shop.send()
+        assert done.status == 1
+        assert "1 unconfirmed: distributor log 1 --state unconfirmed" in done.out
+        [entry] = shop.run("log", "--state", "unconfirmed", "--json").json
+        assert entry["address"] == "lost@readers.example"
+        assert shop.run("resolve", entry["delivery"], "--sent").status == 0
+        assert shop.run("status").status == 0
+        assert shop.run("resolve", entry["delivery"], "--sent").status == 2
+        assert shop.inbox["lost@readers.example"] == 1
+
+    def test_rehearse_reaches_nobody(self, shop: Shop) -> None:
+        shop.add(*readers(3))
+        done = shop.run("rehearse", "receipts", "--inbox", str(shop.project.root / "rehearsed"))
+        assert done.status == 0
+        assert "nobody got anything" in done.out
+        assert shop.inbox == {}
+        assert shop.run("issues", "--json").json == []
+        lines = (shop.project.root / "rehearsed/inbox.jsonl").read_text("utf-8").splitlines()
+        assert sum("@readers.example" in line for line in lines) == 3
+
+
+class TestPauseApproveCancel:
+    def test_a_paused_issue_goes_on_when_resumed(self, shop: Shop) -> None:
+        shop.sandbox.faults.add(Fault("email", "*", "down"))
+        shop.add("a@readers.example")
+        shop.send("--wait", "1s")
+        shop.sandbox.faults.clear()
+        assert shop.run("pause").status == 0
+        shop.run("resume", "email")
+        done = shop.send()
+        assert done.status == 1
+        assert "issue 1 is paused; go on with: distributor resume 1" in done.out
+        assert shop.inbox == {}
+        assert shop.run("resume", "1").out == "issue 1 goes on\n"
+        assert shop.send().status == 0
+        assert shop.inbox == {"a@readers.example": 1}
+        assert "issue 1 is finished already" in shop.run("pause").err
+
+    def test_a_cancelled_issue_stays_cancelled(self, shop: Shop) -> None:
+        shop.sandbox.faults.add(Fault("email", "*", "down"))
+        shop.add("a@readers.example")
+        shop.send("--wait", "1s")
+        shop.sandbox.faults.clear()
+        done = shop.run("cancel", "1", "--yes")
+        assert (done.status, done.out) == (0, "issue 1 is cancelled; 1 deliveries are skipped\n")
+        assert "cancelled already" in shop.run("cancel", "1", "--yes").err
+        shop.run("resume", "email")
+        done = shop.send()
+        assert done.status == 1
+        assert "issue 1 was cancelled" in done.out
+        assert shop.inbox == {}
+
+    def test_an_issue_that_waits_for_approval_is_not_sent_by_a_second_send(self, shop: Shop) -> None:
+        zone_day = datetime.now(UTC).astimezone().date()
+        shop.configure(
+            {"timezone": "UTC", "schedule": {"approval": "required", "time": "00:00", "grace": "1d"}}
+        )
+        shop.add("a@readers.example")
+        path = shop.project.write_post("receipts", POST.replace(DAY, str(zone_day)))
+        os.utime(path, (time.time() - 60, time.time() - 60))
+        process = shop.start("run")
+        until(lambda: shop.run("issues", "--json").json)
+        process.send_signal(signal.SIGINT)
+        assert finish(process).status == 0
+        done = shop.run("send")
+        assert done.status == 1
+        assert "issue 1 waits for approval: distributor approve 1" in done.out
+        assert "issue 1 is approved by" in shop.run("approve").out
+        assert shop.run("send").status == 0
+        assert shop.inbox == {"a@readers.example": 1}
+
+
+class TestResend:
+    def test_what_failed_is_repaired_exactly(self, shop: Shop) -> None:
+        """Must-show: a fault, the repair that reaches exactly those it hit, and the log with both reasons."""
+        bad = ["broken-1@readers.example", "broken-2@other.example"]
+        shop.sandbox.faults.add(Fault("email", "broken-*", "spam"))
+        shop.add(*readers(4), *bad)
+        assert shop.send().status == 0
+        assert shop.inbox == dict.fromkeys(readers(4), 1)
+
+        refused = shop.run("resend", "1", "--only", "failed")
+        assert refused.status == 2
+        assert "a resend needs a reason" in refused.err
+        dry = shop.run("resend", "1", "--only", "failed", "--reason", "filter mended")
+        assert dry.status == 0
+        assert ["email", "2"] in [line.split() for line in dry.out.splitlines()]
+        assert "nothing was changed (dry run); add --yes" in dry.out
+        assert shop.inbox == dict.fromkeys(readers(4), 1)
+
+        shop.sandbox.faults.clear()
+        done = shop.run("resend", "1", "--only", "failed", "--reason", "filter mended", "--yes")
+        assert done.status == 0
+        assert "2 deliveries of issue 1 go out again: filter mended" in done.out
+        assert shop.inbox == dict.fromkeys([*readers(4), *bad], 1)
+
+        for entry in shop.run("log", "1", "--json").json:
+            tried = [(each["trigger"], each["outcome"], each["reason"]) for each in entry["attempts"]]
+            first = ("scheduled", "failed" if entry["address"] in bad else "sent", None)
+            again = [("resend", "sent", "filter mended")] if entry["address"] in bad else []
+            assert tried == [first, *again]
+        text = shop.run("log", "1", "--to", bad[0]).out
+        assert re.search(r"scheduled: failed  554 .*DT:SPM", text)
+        assert "resend “filter mended”: sent" in text
+        assert "nothing to resend" in shop.run("resend", "1", "--reason", "again", "--yes").out
+
+    def test_what_was_sent_is_refused_unless_asked_for_by_name(self, shop: Shop) -> None:
+        shop.add(*readers(2))
+        shop.send()
+        to = ["--to", readers(1)[0], "--reason", "lost it", "--yes"]
+        assert "was already sent to; --only all" in shop.run("resend", "1", *to).out
+        assert shop.run("resend", "1", "--only", "all", *to).status == 0
+        assert shop.inbox == {readers(2)[0]: 2, readers(2)[1]: 1}
+
+    def test_who_came_later_is_missing(self, shop: Shop) -> None:
+        shop.add("early@readers.example")
+        shop.send()
+        shop.add("late@readers.example")
+        done = shop.run("resend", "1", "--only", "missing", "--reason", "signed up late", "--yes")
+        assert done.status == 0
+        assert shop.inbox == {"early@readers.example": 1, "late@readers.example": 1}
+
+    def test_who_has_left_is_never_reached(self, shop: Shop) -> None:
+        shop.sandbox.faults.add(Fault("email", "broken-*", "spam"))
+        shop.add("broken-1@readers.example")
+        shop.send()
+        shop.sandbox.faults.clear()
+        shop.run("subscribers", "suppress", "broken-1@readers.example")
+        done = shop.run("resend", "1", "--reason", "filter mended", "--yes")
+        assert done.status == 0
+        assert shop.inbox == {}
+
+
+class TestListings:
+    def test_json_of_every_listing(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.send()
+        for words in (
+            ["issues"],
+            ["status"],
+            ["log"],
+            ["notices"],
+            ["doctor"],
+            ["subscribers", "list"],
+            ["preview", "receipts", "--out", str(shop.project.root / "out")],
+        ):
+            done = shop.run(*words, "--json")
+            assert json.loads(done.out), words
+
+    def test_the_log_goes_on_behind_a_number(self, shop: Shop) -> None:
+        shop.add(*readers(3))
+        shop.send()
+        assert "… more: --after 2" in shop.run("log", "--limit", "2").out
+        assert [entry["seq"] for entry in shop.run("log", "--after", "2", "--json").json] == [3]
+
+    def test_a_long_address_is_not_cut(self, shop: Shop) -> None:
+        address = f"{'a' * 60}@{'b' * 60}.{'c' * 60}.example"
+        shop.add(address)
+        assert address in shop.run("subscribers", "list").out
+
+    def test_ping(self, shop: Shop) -> None:
+        done = shop.run("ping", "worker")
+        assert (done.status, done.out) == (1, "no worker was heard of yet\n")
+        shop.add("a@readers.example")
+        shop.send()
+        assert shop.run("ping", "worker").status == 0
+
+
+class TestPreview:
+    def test_its_files(self, shop: Shop) -> None:
+        shop.configure({"channels": {**WECOM, "telegram": {"subscribers": True}}})
+        out = shop.project.root / "out"
+        done = shop.run("preview", "receipts", "--out", str(out))
+        assert done.status == 0
+        assert f"written to {out}/" in done.out
+        names = {path.name for path in out.iterdir()}
+        assert {"email.html", "email.txt", "email.eml", "telegram-1.html", "summary.json"} <= names
+        assert "都写在账上" in (out / "email.html").read_text("utf-8")
+        assert shop.sandbox.inbox.count() == 0
+
+    def test_a_folder_that_cannot_be_written(self, shop: Shop) -> None:
+        (shop.project.root / "out").write_text("a file\n", "utf-8")
+        done = shop.run("preview", "receipts", "--out", str(shop.project.root / "out"))
+        assert done.status == 1
+        assert f"{shop.project.root}/out: " in done.err
+
+
+class TestSubscribers:
+    def write(self, shop: Shop, data: bytes) -> str:
+        path = shop.project.root / "readers.csv"
+        path.write_bytes(data)
+        return str(path)
+
+    def test_add_list_suppress(self, shop: Shop) -> None:
+        assert shop.run("subscribers", "add", " Li@Readers.example ", "--name", "李").status == 0
+        assert shop.run("subscribers", "add", "100500", "--channel", "telegram").status == 0
+        found = shop.run("subscribers", "list", "--json").json
+        assert [(row["channel"], row["address"], row["state"]) for row in found] == [
+            ("email", "li@readers.example", "active"),
+            ("telegram", "100500", "active"),
+        ]
+        assert shop.run("subscribers", "suppress", "LI@readers.example", "--note", "asked").status == 0
+        again = shop.run("subscribers", "add", "li@readers.example")
+        assert again.status == 2
+        assert "is suppressed (manual)" in again.err
+        assert shop.run("subscribers", "add", "not a chat", "--channel", "telegram").status == 2
+
+    def test_import_lists_bad_lines_and_goes_on(self, shop: Shop) -> None:
+        text = "\ufeffEmail,Name\na@readers.example,甲\nnot-an-address,乙\nA@readers.example,甲\n\nb@readers.example,丙\n"
+        done = shop.run("subscribers", "import", self.write(shop, text.encode()))
+        assert done.status == 1
+        assert "4 lines read: 2 added, 1 known already, 1 refused" in done.out
+        assert "readers.csv: line 3: " in done.err
+        assert len(shop.run("subscribers", "list", "--json").json) == 2
+
+    @pytest.mark.parametrize(
+        ("data", "said"),
+        [
+            ("email\n李@readers.example\n".encode("gbk"), "is not UTF-8; save it as UTF-8"),
+            ("email\na@readers.example\n".encode("utf-16"), "is not UTF-8"),
+            (b"a@readers.example\nb@readers.example\n", "needs a header with a column `email`"),
+            (b"", "needs a header"),
+            (b'email\n"' + b"x" * 200_000 + b'"\n', "is not a CSV: "),
+        ],
+    )
+    def test_files_that_cannot_be_used(self, shop: Shop, data: bytes, said: str) -> None:
+        done = shop.run("subscribers", "import", self.write(shop, data))
+        assert done.status == 2
+        assert said in done.err
+        assert shop.run("subscribers", "list", "--json").json == []
+
+    @pytest.mark.parametrize("name", ["gone.csv", "."])
+    def test_files_that_are_not_there(self, shop: Shop, name: str) -> None:
+        done = shop.run("subscribers", "import", str(shop.project.root / name))
+        assert done.status == 2
+        assert "cannot be read" in done.err
+
+    def test_who_is_suppressed_is_not_brought_back_by_an_import(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.run("subscribers", "suppress", "a@readers.example")
+        shop.add("a@readers.example")
+        [row] = shop.run("subscribers", "list", "--json").json
+        assert row["suppressed"] == "manual"
+
+
+def leases(shop: Shop) -> Sequence[Any]:
+    """What is still in somebody's hands: lease tokens, and deliveries being sent."""
+    database = Database(f"sqlite:///{shop.project.root}/var/distributor.sqlite3")
+    with database.read() as connection:
+        rows = connection.execute(select(chunks.c.lease_token, chunks.c.sending)).all()
+    database.close()
+    return [row for row in rows if row.lease_token is not None or row.sending]
+
+
+class TestSignals:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_send_finishes_what_it_holds_and_leaves_the_rest(
+        self, shop: Shop, number: signal.Signals
+    ) -> None:
+        shop.sandbox.faults.add(Fault("email", "*", "slow", value=0.3))
+        shop.add(*readers(40))
+        process = shop.start("send", "--date", DAY)
+        until(lambda: len(shop.inbox) >= 2)
+        began = time.monotonic()
+        process.send_signal(number)
+        done = finish(process)
+        assert time.monotonic() - began < 5
+        assert done.status == 1
+        assert "still open" in done.out
+        assert leases(shop) == []
+        assert 2 <= len(shop.inbox) < 40
+        shop.sandbox.faults.clear()
+        assert shop.send().status == 0
+        assert shop.inbox == dict.fromkeys(readers(40), 1)
+
+    def test_run_sends_the_day_s_issue_serves_pages_and_ends_in_order(self, shop: Shop) -> None:
+        today = datetime.now(UTC).date()
+        shop.configure(
+            {"timezone": "UTC", "schedule": {"time": "00:00", "grace": "1d"}},
+            operator={"routes": [{"kind": "email", "to": "editor@example.com"}]},
+        )
+        shop.add(*readers(3))
+        path = shop.project.write_post("receipts", POST.replace(DAY, str(today)))
+        os.utime(path, (time.time() - 60, time.time() - 60))
+        process = shop.start("run")
+        until(lambda: "editor@example.com" in shop.inbox)
+        page = httpx.get(f"http://127.0.0.1:{shop.web_port}/issues/1", timeout=5)
+        assert (page.status_code, "都写在账上" in page.text) == (200, True)
+        second = shop.run("run")
+        assert second.status == 2
+        assert "is at work on this database already" in second.err
+        watching = shop.run("send", "--wait", "1s")
+        assert "nothing is sent twice" in watching.out
+        assert shop.run("ping", "beat").status == 0
+        began = time.monotonic()
+        process.terminate()
+        done = finish(process)
+        assert time.monotonic() - began < 5
+        assert done.status == 0
+        assert "stopping: messages in hand are finished first" in done.out
+        assert shop.inbox == {**dict.fromkeys(readers(3), 1), "editor@example.com": 1}
+
+    def test_a_port_that_is_taken_is_told(self, shop: Shop) -> None:
+        shop.web_port = shop.sandbox.http_port
+        shop.configure()
+        for command in ("run", "web"):
+            done = shop.run(command)
+            assert done.status == 2
+            assert f"cannot listen on 127.0.0.1:{shop.web_port}: Address already in use" in done.err
+        done = shop.run("sandbox", "--inbox", str(shop.project.root / "i"), "--http-port", str(shop.web_port))
+        assert done.status == 1
+        assert "Address already in use" in done.err
+
+    def test_web_ends_in_order(self, shop: Shop) -> None:
+        process = shop.start("web")
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{shop.web_port}/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(answers)
+        process.terminate()
+        assert finish(process).status == 0

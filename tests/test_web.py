@@ -1,0 +1,316 @@
+"""The pages behind a mail's links, from a real server: one click unsubscribes, a look changes nothing."""
+
+import contextlib
+import re
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import uvicorn
+from services import OwnServer, Project, Server, free_port, fresh_database
+
+from distributor.audience import NewSubscriber, Subscription
+from distributor.bootstrap import Distributor, build, prepare
+from distributor.dispatch import drain, open_issue, write_audience
+from distributor.model import DeliveryState, Issue, OpenedBy, SubscriptionState
+from distributor.posts import read_post
+from distributor.rehearsal import into_sandbox
+from distributor.sandbox.server import Sandbox
+from distributor.settings import Settings
+from distributor.web import create_app
+
+POST = "---\ntitle: 今天的收据\ndate: 2026-03-05\n---\n\n谁收到了，谁没有收到，都写在账上。\n"
+ONE_CLICK = "List-Unsubscribe=One-Click"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
+MULTIPART_BODY = (
+    '--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
+)
+#: Everything that a provider may send, or forget to send.
+BODIES = {
+    "form": (FORM, ONE_CLICK),
+    "multipart": (MULTIPART, MULTIPART_BODY),
+    "empty": ({}, ""),
+    "button": (FORM, ""),
+    "nonsense": ({"Content-Type": "multipart/form-data"}, "\x00 not a form"),
+}
+
+
+class Site:
+    """A distributor and the server of its pages."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.distributor: Distributor = build(settings)
+        prepare(self.distributor)
+        self.port = free_port()
+        config = uvicorn.Config(create_app(self.distributor), port=self.port, log_level="warning")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.url, timeout=10)
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 10
+        while not self.server.started:
+            assert self.thread.is_alive(), "the server ended at once"
+            assert time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join()
+        self.distributor.close()
+
+    def subscribe(self, address: str = "li@readers.example", newsletter: str = "ai-daily") -> Subscription:
+        new = NewSubscriber(channel="email", address=address, source="test")
+        return self.distributor.audience.add(newsletter, new)
+
+    def state(self, subscription: Subscription) -> SubscriptionState:
+        found = self.distributor.audience.find(subscription.token)
+        assert found is not None
+        return found.state
+
+    def open_issue(self, *, by: OpenedBy = OpenedBy.PERSON) -> Issue:
+        settings = self.distributor.settings
+        newsletter = settings.newsletters["ai-daily"]
+        post = read_post(settings.root / "posts/receipts.md", newsletter.zone)
+        assert post.date
+        issue, _ = open_issue(self.distributor.engine, newsletter, post, post.date.date(), by=by)
+        write_audience(self.distributor.engine, issue)
+        return issue
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[Site]:
+    site = Site(settings)
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+@pytest.fixture
+def site(project: Project) -> Iterator[Site]:
+    project.write_post("receipts", POST)
+    with serving(project.settings()) as site:
+        yield site
+
+
+class TestUnsubscribing:
+    def test_a_look_changes_nothing(self, site: Site) -> None:
+        """Scanners and link previews fetch every link of a mail."""
+        reader = site.subscribe()
+        for method in ("GET", "HEAD", "GET"):
+            response = site.client.request(method, f"/u/{reader.token}")
+            assert response.status_code == 200
+            assert (response.text == "") is (method == "HEAD")
+        assert site.state(reader) is SubscriptionState.ACTIVE
+        page = site.client.get(f"/u/{reader.token}").text
+        assert '<form method="post"><button' in page
+        assert "确认退订" in page
+        assert "l•••@readers.example" in page
+        assert "li@readers.example" not in page
+
+    @pytest.mark.parametrize("body", BODIES)
+    def test_one_post_is_enough_whatever_it_holds(self, site: Site, body: str) -> None:
+        reader = site.subscribe()
+        headers, content = BODIES[body]
+        for _again in range(2):
+            response = site.client.post(f"/u/{reader.token}", headers=headers, content=content)
+            assert (response.status_code, response.history) == (200, [])
+            assert "set-cookie" not in response.headers
+            assert "已退订" in response.text
+            assert site.state(reader) is SubscriptionState.UNSUBSCRIBED
+        first = site.distributor.audience.find(reader.token)
+        assert first is not None
+        assert first.end_reason == "one click or the page's button"
+
+    def test_it_ends_one_subscription_and_no_other(self, site: Site) -> None:
+        reader, other = site.subscribe(), site.subscribe("wang@readers.example")
+        site.client.post(f"/u/{reader.token}")
+        assert site.state(other) is SubscriptionState.ACTIVE
+
+    def test_who_has_left_sees_that_and_no_button(self, site: Site) -> None:
+        reader = site.subscribe()
+        site.client.post(f"/u/{reader.token}")
+        page = site.client.get(f"/u/{reader.token}").text
+        assert "已退订" in page
+        assert "<button" not in page
+
+    @pytest.mark.parametrize(
+        "token", ["nobody-has-this", "x" * 300, "%00", "%E4%B8%AD", "a%27%20OR%201=1", "test"]
+    )
+    def test_an_unknown_token_gets_one_and_the_same_page(self, site: Site, token: str) -> None:
+        asked, posted = site.client.get(f"/u/{token}"), site.client.post(f"/u/{token}", content=ONE_CLICK)
+        assert (asked.status_code, posted.status_code) == (404, 404)
+        assert asked.text == posted.text == site.client.get("/u/another-one").text
+        assert "这个链接不完整，或者已经失效" in asked.text
+        assert site.client.head(f"/u/{token}").status_code == 404
+
+    def test_the_way_from_the_mail_s_header_to_a_skipped_delivery(
+        self, project: Project, tmp_path: Path
+    ) -> None:
+        """The URL of `List-Unsubscribe`, posted as a provider does it, before the next delivery."""
+        project.write_post("receipts", POST)
+        with Sandbox(None) as sandbox:
+            settings = into_sandbox(project.settings(), sandbox, tmp_path / "x.sqlite3")
+            with serving(settings) as site:
+                reader = site.subscribe()
+                site.open_issue()
+                drain(site.distributor.engine, "email", seconds=10)
+                [entry] = sandbox.inbox.entries("email", "li@readers.example")
+                header = re.search(rb"List-Unsubscribe: <(\S+)>", sandbox.inbox.mail(entry.id))
+                assert header
+                path = urlsplit(header[1].decode()).path
+                assert site.client.post(path, headers=FORM, content=ONE_CLICK).status_code == 200
+                assert site.state(reader) is SubscriptionState.UNSUBSCRIBED
+
+    def test_who_leaves_after_the_freeze_is_skipped(self, project: Project, tmp_path: Path) -> None:
+        project.write_post("receipts", POST)
+        with Sandbox(None) as sandbox:
+            settings = into_sandbox(project.settings(), sandbox, tmp_path / "x.sqlite3")
+            with serving(settings) as site:
+                reader, _stays = site.subscribe(), site.subscribe("wang@readers.example")
+                issue = site.open_issue()
+                site.client.post(f"/u/{reader.token}", content=ONE_CLICK)
+                drain(site.distributor.engine, "email", seconds=10)
+                assert sandbox.inbox.addresses("email") == {"wang@readers.example": 1}
+                [entry] = site.distributor.ledger.log(issue.id, states=[DeliveryState.SKIPPED])
+                assert (entry.address, entry.reason) == ("li@readers.example", "unsubscribed")
+
+
+class TestTheBrowserSCopy:
+    def test_it_is_the_mail_without_anything_of_a_reader(self, site: Site) -> None:
+        reader = site.subscribe()
+        issue = site.open_issue()
+        response = site.client.get(f"/issues/{issue.id}")
+        assert response.status_code == 200
+        assert "都写在账上" in response.text
+        assert reader.token not in response.text
+        assert "__UNSUBSCRIBE_URL__" not in response.text
+        assert "__VIEW_URL__" not in response.text
+        base = site.distributor.settings.web.base_url
+        assert f'href="{base}/u"' in response.text
+        assert "script" not in response.headers["Content-Security-Policy"]
+        assert site.client.head(f"/issues/{issue.id}").status_code == 200
+
+    def test_its_unsubscribe_link_explains_itself(self, site: Site) -> None:
+        response = site.client.get("/u")
+        assert response.status_code == 200
+        assert "不属于任何一位读者" in response.text
+        assert "<button" not in response.text
+
+    @pytest.mark.parametrize("number", ["1", "0", "-1", "abc", "9" * 30, "1%00"])
+    def test_one_that_is_not_there(self, site: Site, number: str) -> None:
+        response = site.client.get(f"/issues/{number}")
+        assert response.status_code == 404
+        assert "没有找到" in response.text
+
+    def test_what_nobody_approved_is_not_shown(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(newsletter={"schedule": {"approval": "required"}})) as site:
+            site.subscribe()
+            issue = site.open_issue(by=OpenedBy.SCHEDULER)
+            assert site.client.get(f"/issues/{issue.id}").status_code == 404
+            site.distributor.ledger.approve(issue.id, "chen")
+            assert site.client.get(f"/issues/{issue.id}").status_code == 200
+
+
+class TestHardening:
+    @pytest.mark.parametrize("path", ["/u/x", "/u", "/issues/1", "/healthz", "/nowhere", "/"])
+    def test_every_answer_has_its_headers(self, site: Site, path: str) -> None:
+        headers = site.client.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["X-Robots-Tag"] == "noindex"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+    def test_pages_may_load_nothing_and_send_forms_home_only(self, site: Site) -> None:
+        policy = site.client.get("/u").headers["Content-Security-Policy"]
+        for rule in ("form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
+            assert rule in policy
+
+    def test_there_is_no_description_of_the_interface(self, site: Site) -> None:
+        for path in ("/docs", "/redoc", "/openapi.json"):
+            assert site.client.get(path).status_code == 404
+
+    @pytest.mark.parametrize("framing", ["Content-Length: 52428800", "Transfer-Encoding: chunked"])
+    def test_a_huge_body_is_not_kept_in_memory(self, site: Site, framing: str) -> None:
+        reader = site.subscribe()
+        tracemalloc.start()
+        try:
+            status = post_megabytes(site.port, f"/u/{reader.token}", framing, 50)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert status == b"200"
+        assert peak < 10 * 2**20
+        assert site.state(reader) is SubscriptionState.UNSUBSCRIBED
+        assert site.client.get("/healthz").status_code == 200
+
+    def test_a_newsletter_in_english_has_english_pages(self, project: Project) -> None:
+        with serving(project.settings(newsletter={"language": "en", "title": "The <Daily>"})) as site:
+            reader = site.subscribe()
+            page = site.client.get(f"/u/{reader.token}").text
+            assert '<html lang="en">' in page
+            assert "Leave “The &lt;Daily&gt;”?" in page
+            assert "You have left" in site.client.post(f"/u/{reader.token}").text
+            assert "no longer valid" in site.client.get("/u/x").text
+
+
+class TestHealth:
+    def test_it_answers_while_the_database_does(self, site: Site) -> None:
+        response = site.client.get("/healthz")
+        assert (response.status_code, response.text) == (200, "ok\n")
+
+    @pytest.mark.services
+    def test_without_the_database_every_page_says_503_and_recovers(
+        self, project: Project, postgres_server: Server
+    ) -> None:
+        if not isinstance(postgres_server, OwnServer):
+            pytest.skip("the server is not ours to stop")
+        with fresh_database(postgres_server) as url:
+            settings = project.settings(database={"url": url})
+            upgraded = build(settings)
+            upgraded.database.upgrade()
+            upgraded.close()
+            with serving(settings) as site:
+                reader = site.subscribe()
+                assert site.client.get("/u/%00").status_code == 404
+                postgres_server.stop()
+                for method, path in (
+                    ("GET", "/healthz"),
+                    ("POST", f"/u/{reader.token}"),
+                    ("GET", "/issues/1"),
+                ):
+                    response = site.client.request(method, path)
+                    assert response.status_code == 503, path
+                    assert response.headers["Retry-After"] == "60"
+                    assert response.headers["Cache-Control"] == "no-store"
+                postgres_server.start()
+                assert site.client.get("/healthz").status_code == 200
+                assert site.client.post(f"/u/{reader.token}", content=ONE_CLICK).status_code == 200
+
+
+def post_megabytes(port: int, path: str, framing: str, megabytes: int) -> bytes:
+    """The status that so large a body gets."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
+    piece, end = b"x" * 2**20, b""
+    if "chunked" in framing:
+        piece, end = b"100000\r\n" + piece + b"\r\n", b"0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(head)
+        for _ in range(megabytes):
+            connection.sendall(piece)
+        connection.sendall(end)
+        return connection.recv(12)[9:]
