@@ -182,6 +182,20 @@ class Audience:
             row["created_at"] = self.database.now(connection)
             insert_ignore(self.database, suppressions, [row], connection)
 
+    def unsuppress(self, channel: str, address: str) -> None:
+        """The address may be used again. Raises RequestRefused when it is not suppressed, or its reader complained."""
+        with self.database.write() as connection:
+            reason = self._suppression(connection, channel, address)
+            if reason is None:
+                raise RequestRefused(f"{address} is not suppressed")
+            if reason == SuppressionReason.COMPLAINED:
+                raise RequestRefused(f"{address} complained about our mail; that is final")
+            connection.execute(
+                delete(suppressions).where(
+                    suppressions.c.channel == channel, suppressions.c.address == address
+                )
+            )
+
     def count(self, newsletter: str, channel: str) -> int:
         """How many would get an issue now."""
         with self.database.read() as connection:

@@ -556,14 +556,18 @@ def _stop_wait(ledger: Ledger, channel: str) -> timedelta:
 def test_send(
     engine: Engine, newsletter: Newsletter, post: Post, channel: str, address: str
 ) -> Sequence[Receipt]:
-    """Sends the post to one address, marked as a test; opens no issue. Raises SendError."""
+    """Sends the post to one address, marked as a test; opens no issue. Raises SendError, RequestRefused."""
+    recipient = _test_recipient(engine.channels[channel], newsletter, address)
     rendered = [
         message
         for message in engine.channels[channel].render(post, newsletter)
-        if message.variant == "default"
+        if message.variant == recipient.variant
     ]
-    recipient = Recipient(channel=channel, address=normalise(channel, address), token="test")  # noqa: S106 - leads nowhere
     now = datetime.now(UTC)
+    if not rendered:
+        raise RequestRefused(
+            f"{channel} has no destination {address!r}; see the newsletter's [channels.{channel}]"
+        )
     receipts = []
     with engine.channels[channel].open() as transport:
         for message in rendered:
@@ -576,6 +580,14 @@ def test_send(
             )
             receipts.append(transport.send(parcel))
     return receipts
+
+
+def _test_recipient(channel: Channel, newsletter: Newsletter, address: str) -> Recipient:
+    """A destination of the configuration, by its name or address, or a subscriber's kind of address."""
+    for place in channel.destinations(newsletter):
+        if address in {place.destination, place.address}:
+            return place
+    return Recipient(channel=channel.name, address=normalise(channel.name, address), token="test")  # noqa: S106 - leads nowhere
 
 
 def _marked_as_test(message: Message) -> Message:

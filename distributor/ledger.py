@@ -1047,7 +1047,7 @@ class Ledger:
             return {row[0]: row[1] for row in connection.execute(counted)}
 
     def resend(self, issue: Issue, asked: ResendRequest, grace: timedelta) -> int:
-        """Makes failed, unconfirmed or (scope all) sent deliveries pending again, under a new resend number.
+        """Makes failed, unconfirmed, expired or (scope all) sent deliveries pending again, under a new resend number.
 
         A failed or unconfirmed one resumes at the part it stopped at; a sent one starts anew. Returns how many.
         """
@@ -1068,6 +1068,7 @@ class Ledger:
                     )
                     .values(
                         state=DeliveryState.PENDING,
+                        reason=None,
                         parts_sent=case((anew, 0), else_=deliveries.c.parts_sent),
                         receipts=case((anew, none), else_=deliveries.c.receipts),
                         resend=deliveries.c.resend + 1,
@@ -1094,15 +1095,22 @@ class Ledger:
         with self.database.write() as connection:
             self._lock(connection, issue.id)
             now = self.database.now(connection)
-            added = 0
-            for channel, audience in audiences.items():
-                rows = connection.execute(self._missing(issue, channel, audience)).all()
+            found = {
+                channel: connection.execute(self._missing(issue, channel, audience)).all()
+                for channel, audience in audiences.items()
+            }
+            added = sum(len(rows) for rows in found.values())
+            if not added:
+                return 0
+            resend_id = self._record_resend(connection, issue, asked, added, now)
+            for channel, rows in found.items():
                 first = self._next_seq(connection, issue.id)
                 new = [
                     _new_delivery(
                         issue.id,
                         first + number,
                         Recipient(channel=channel, address=row.address, subscriber_id=row.subscriber_id),
+                        resend_id,
                     )
                     for number, row in enumerate(rows)
                 ]
@@ -1117,10 +1125,7 @@ class Ledger:
                     .where(issue_channels.c.issue_id == issue.id, issue_channels.c.channel == channel)
                     .values(planned=issue_channels.c.planned + len(new))
                 )
-                added += len(new)
-            if added:
-                self._record_resend(connection, issue, asked, added, now)
-                self._reopen(connection, issue, now, grace)
+            self._reopen(connection, issue, now, grace)
             return added
 
     def missing_count(self, issue: Issue, channel: str, audience: Select[Any]) -> int:
@@ -1365,6 +1370,7 @@ def _resendable(issue: Issue, asked: ResendRequest) -> Any:
     states = {
         ResendScope.FAILED: [DeliveryState.FAILED],
         ResendScope.UNCONFIRMED: [DeliveryState.UNCONFIRMED],
+        ResendScope.EXPIRED: [DeliveryState.SKIPPED],
         ResendScope.ALL: [DeliveryState.FAILED, DeliveryState.UNCONFIRMED, DeliveryState.SENT],
     }[asked.scope]
     stays = exists().where(
@@ -1378,6 +1384,7 @@ def _resendable(issue: Issue, asked: ResendRequest) -> Any:
     query = select(deliveries.c.seq, deliveries.c.channel, deliveries.c.address, deliveries.c.state).where(
         deliveries.c.issue_id == issue.id,
         deliveries.c.state.in_(states),
+        or_(deliveries.c.state != DeliveryState.SKIPPED, deliveries.c.reason == SkipReason.EXPIRED),
         or_(deliveries.c.subscriber_id.is_(None), and_(stays, ~barred)),
     )
     if asked.channel:
@@ -1419,7 +1426,9 @@ def _delivery_defaults() -> dict[str, Any]:
     }
 
 
-def _new_delivery(issue_id: int, seq: int, recipient: Recipient) -> dict[str, Any]:
+def _new_delivery(
+    issue_id: int, seq: int, recipient: Recipient, resend_id: int | None = None
+) -> dict[str, Any]:
     return {
         **_delivery_defaults(),
         "issue_id": issue_id,
@@ -1429,6 +1438,7 @@ def _new_delivery(issue_id: int, seq: int, recipient: Recipient) -> dict[str, An
         "variant": recipient.variant,
         "subscriber_id": recipient.subscriber_id,
         "destination": recipient.destination,
+        "resend_id": resend_id,
     }
 
 
@@ -1476,14 +1486,14 @@ def _delivery(row: Any) -> Delivery:
 def _attempt_row(outcome: Outcome, number: int, worker: str) -> dict[str, Any]:
     delivery = outcome.delivery
     first = delivery.first_try_at is None
-    trigger = (Trigger.RESEND if delivery.identity.resend else Trigger.SCHEDULED) if first else Trigger.RETRY
+    begun = Trigger.SCHEDULED if delivery.resend_id is None else Trigger.RESEND
     return {
         "issue_id": delivery.identity.issue_id,
         "seq": delivery.identity.seq,
         "number": number,
         "resend": delivery.identity.resend,
         "resend_id": delivery.resend_id,
-        "trigger": trigger,
+        "trigger": begun if first else Trigger.RETRY,
         "outcome": outcome.state,
         "code": outcome.code,
         "text": outcome.text,

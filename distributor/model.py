@@ -31,7 +31,6 @@ LEGAL_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
             DeliveryState.FAILED,  # d: refused for good
             DeliveryState.UNCONFIRMED,  # e: the answer was lost
             DeliveryState.PENDING,  # f: a retry, with a time
-            DeliveryState.SKIPPED,  # g: left between the intent and the send
         }
     ),
     DeliveryState.UNCONFIRMED: frozenset(
@@ -43,7 +42,9 @@ LEGAL_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     ),
     DeliveryState.FAILED: frozenset({DeliveryState.PENDING}),  # i: resend
     DeliveryState.SENT: frozenset({DeliveryState.PENDING}),  # i: resend
-    DeliveryState.SKIPPED: frozenset(),
+    DeliveryState.SKIPPED: frozenset(
+        {DeliveryState.PENDING}
+    ),  # g: expired news that a person wants out all the same
 }
 
 #: States that need no more work from a worker.
@@ -110,6 +111,7 @@ class ResendScope(StrEnum):
 
     FAILED = "failed"
     UNCONFIRMED = "unconfirmed"
+    EXPIRED = "expired"  # skipped because the issue was too old by then
     MISSING = "missing"  # active now, not in the frozen audience
     ALL = "all"
 

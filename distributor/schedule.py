@@ -274,7 +274,7 @@ def look_after(engine: Engine, alerts: Alerts) -> Swept:
             f"expired:{issue.id}",
             f"{issue.newsletter} {issue.local_date}: issue {issue.id} expired before it was all sent",
             f"{issue.title}\n\n{report(engine, issue)}\n\nWhat was still pending is skipped: it would have been old news.\n"
-            f"To send it to them all the same: distributor resend {issue.id} --only missing --reason …",
+            f"To send it to them all the same: distributor resend {issue.id} --only expired --reason …",
         )
     for channel, stop in engine.ledger.stopped_channels().items():
         alerts.tell(

@@ -334,7 +334,7 @@ class Newsletter(Frozen):
     timezone: Zone = "Asia/Shanghai"
     posts: Path = Path("posts")
     url_pattern: Annotated[str, AfterValidator(known_pattern)] = ""
-    list_id: str = ""
+    list_id: Annotated[str, Field(pattern=r"^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)?$")] = ""
     sender: Sender
     schedule: Schedule = Schedule()
     audience: AudienceGuard = AudienceGuard()

@@ -106,12 +106,11 @@ def test_a_worker_gets_a_minute_to_hand_back_what_it_holds() -> None:
 
 
 @pytest.mark.parametrize("service", ["worker", "beat", "web", "migrate"])
-def test_an_editor_s_files_are_read_only_and_journals_are_shared(service: str) -> None:
+def test_an_editor_s_files_are_read_only(service: str) -> None:
     assert SERVICES[service]["volumes"] == [
         "./config:/app/config:ro",
         "./posts:/app/posts:ro",
         "./templates:/app/templates:ro",
-        "state:/app/var",
     ]
 
 

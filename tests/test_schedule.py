@@ -312,7 +312,7 @@ class TestOpening:
             return stage.distributor.settings.path(newsletter.posts)
 
         both = replace(engine, newsletters={"a-broken-one": broken, "ai-daily": ai_daily})
-        scheduler = Scheduler(both, stage.distributor.alerts, folder, check=list)
+        scheduler = Scheduler(both, stage.distributor.alerts, folder, check=list, forget=lambda: None)
         stage.clock.now = DUE
         scheduler.tick(DUE)
         assert stage.state is IssueState.SENDING
@@ -325,7 +325,7 @@ class TestOpening:
         stage.clock.now = DUE
         alerts = stage.distributor.alerts
         with pytest.raises(ServiceDown):
-            Scheduler(stage.distributor.engine, alerts, away, check=list).tick(DUE)
+            Scheduler(stage.distributor.engine, alerts, away, check=list, forget=lambda: None).tick(DUE)
         assert stage.told == []
 
 

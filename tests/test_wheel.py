@@ -91,7 +91,7 @@ def test_its_command_finds_what_it_brought(unpacked: Path, tmp_path: Path) -> No
         "-C",
         ".demo",
         "preview",
-        "agents-need-receipts",
+        "2026-11-23-agents-need-receipts",
         "--out",
         "out",
     )

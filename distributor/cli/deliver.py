@@ -26,7 +26,7 @@ STANDS: Mapping[IssueState, str] = {
     IssueState.WAITING: "waits for approval: distributor approve {0}",
     IssueState.OPENING: "is still being opened: its audience is not all written down",
     IssueState.CANCELLED: "was cancelled",
-    IssueState.EXPIRED: "expired before it was all sent: distributor resend {0} --only missing --reason …",
+    IssueState.EXPIRED: "expired before it was all sent: distributor resend {0} --only expired --reason …",
 }
 
 

@@ -116,6 +116,19 @@ def suppress(
     say(f"nothing is sent to {known} any more")
 
 
+@app.command()
+def unsuppress(
+    context: typer.Context,
+    address: Annotated[str, typer.Argument(help="The address that may be used again.")],
+    channel: ChannelName = "email",
+) -> None:
+    """Lift a suppression, when you know that the address works again."""
+    with distributor_of(context) as distributor:
+        known = normalise(channel, address)
+        distributor.audience.unsuppress(channel, known)
+    say(f"{known} may be used again")
+
+
 def _row(item: object) -> dict[str, object]:
     names = {"id": "subscriber_id", "since": "activated_at"}
     columns = ("id", "channel", "address", "state", "suppressed", "since", "source")

@@ -18,7 +18,7 @@ from distributor.channels.email.render import (
     inline_css,
     render_email,
 )
-from distributor.errors import PostError
+from distributor.errors import ConfigError, PostError
 from distributor.model import Message
 from distributor.rendering import template_environment
 
@@ -153,7 +153,7 @@ def test_a_placeholder_in_the_post_is_refused_with_its_line(name: str) -> None:
 def test_a_template_without_the_way_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "templates" / "email").mkdir(parents=True)
     (tmp_path / "templates" / "email" / "issue.txt.j2").write_text("{{ body }} {{ view_url }}")
-    with pytest.raises(ValueError, match=f"{UNSUBSCRIBE_URL} does not occur in the text part"):
+    with pytest.raises(ConfigError, match=f"{UNSUBSCRIBE_URL} does not occur in the text part"):
         render_email(make_post("text"), make_newsletter(), template_environment(tmp_path))
 
 

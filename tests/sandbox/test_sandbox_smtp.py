@@ -146,7 +146,7 @@ def test_login_wants_the_password_sandbox(sandbox: Sandbox, method: str) -> None
     [
         ("refuse", "550 5.1.1 "),
         ("refuse-bare", "550 Mailbox"),
-        ("defer", "450 4.2.0 "),
+        ("defer", "450 4.2.1 "),
         ("throttle", "550 Domain frequency limited"),
     ],
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment
 from premailer import transform
 
-from distributor.errors import PostError
+from distributor.errors import ConfigError, PostError
 from distributor.model import Message, Post
 from distributor.rendering import (
     WORDING,
@@ -163,12 +163,12 @@ def _refuse_placeholders(post: Post) -> None:
 
 
 def _require_placeholders(before: Mapping[str, str], inlined: str) -> None:
-    """Raises ValueError when a template lost a placeholder, or premailer changed one: then nobody could unsubscribe."""
+    """Raises ConfigError when a template lost a placeholder, or premailer changed one: then nobody could unsubscribe."""
     for name in PLACEHOLDERS:
         if missing := [part for part, content in before.items() if name not in content]:
-            raise ValueError(f"templates/email: {name} does not occur in the {' and '.join(missing)} part")
+            raise ConfigError([f"templates/email: {name} does not occur in the {' and '.join(missing)} part"])
         if inlined.count(name) != before["html"].count(name):
-            raise ValueError(f"templates/email: {name} was changed while the styles were inlined")
+            raise ConfigError([f"templates/email: {name} was changed while the styles were inlined"])
 
 
 def _size_warnings(html: str) -> list[str]:
