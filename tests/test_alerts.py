@@ -421,7 +421,7 @@ class TestEndOfASend:
         mail = stage.mails[0]
         assert mail["Subject"].endswith("issue 1 expired before it was all sent")
         assert self.row(mail) == ["email", "1", "0", "0", "1", "0", "0"]
-        assert "distributor resend 1 --only missing --reason" in text_of(mail)
+        assert "distributor resend 1 --only expired --reason" in text_of(mail)
 
     def row(self, mail: EmailMessage) -> list[str]:
         """The numbers of the channel email, as the mail shows them."""

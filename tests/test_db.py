@@ -139,11 +139,10 @@ class TestValues:
 
 class TestRetention:
     def test_a_partition_holds_32_issues(self, world: World) -> None:
-        if world.database.sqlite:
-            pytest.skip("SQLite has no partitions")
         world.subscribe("ann")
         send_issues(world, range(1, 33))
-        assert partitions(world) == {"deliveries_0", "attempts_0", "deliveries_32", "attempts_32"}
+        two_each = {"deliveries_0", "attempts_0", "deliveries_32", "attempts_32"}
+        assert partitions(world) == (set() if world.database.sqlite else two_each)
 
     def test_forgetting_drops_whole_partitions_or_rows(self, world: World) -> None:
         world.subscribe("ann", "bob")

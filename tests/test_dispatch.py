@@ -477,7 +477,7 @@ class TestPace:
 
     def test_a_short_wait_is_waited_out(self, database: Database) -> None:
         slept: list[float] = []
-        world = make_world(database, channels=[FakeChannel(pace=[Limit("email", rate=50)])])
+        world = make_world(database, channels=[FakeChannel(pace=[Limit("email", rate=3)])])
         sleep = world.engine.sleep
 
         def note(seconds: float) -> None:
@@ -489,7 +489,7 @@ class TestPace:
         world.open()
         assert world.drain() == 3
         assert len(slept) == 2
-        assert all(0 < wait <= 0.02 for wait in slept)
+        assert all(0 < wait <= 1 / 3 for wait in slept)
 
 
 class TestOurOwnTrouble:

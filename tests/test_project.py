@@ -8,7 +8,7 @@ import pytest
 from services import ROOT
 
 #: A folder that exists on one machine alone. In a URL the slash follows a host, so nothing is found there.
-MACHINE_PATH = re.compile(r"(?<![\w.:/~})-])/(?:home|Users|root|work|mnt|workspace)/[\w.]+|\b[A-Z]:\\Users\\")
+MACHINE_PATH = re.compile(r"(?<![\w.:/~})-])/(?:home|Users|root|work|workspace)/[\w.]+|\b[A-Z]:\\Users\\")
 
 
 def tracked_files() -> list[str]:
