@@ -1,0 +1,38 @@
+"""Issues, messages, chunks, deliveries and attempts: what was planned, what was tried, how it ended.
+
+Every change of a delivery's state goes through here, together with its chunk's counters, in one transaction.
+One module a story; each is a part of the one `Ledger`.
+"""
+
+from distributor.ledger.issues import Issues
+from distributor.ledger.leases import LEASE_LOST_TEXT, Leases
+from distributor.ledger.opening import WINDOW, Opening
+from distributor.ledger.repairs import Repairs
+from distributor.ledger.reports import Reports
+from distributor.ledger.upkeep import Upkeep
+from distributor.ledger.values import (
+    Attempt,
+    ChannelStop,
+    LeaseLost,
+    LogEntry,
+    NewIssue,
+    Postponed,
+    ResendRequest,
+)
+
+__all__ = [
+    "LEASE_LOST_TEXT",
+    "WINDOW",
+    "Attempt",
+    "ChannelStop",
+    "LeaseLost",
+    "Ledger",
+    "LogEntry",
+    "NewIssue",
+    "Postponed",
+    "ResendRequest",
+]
+
+
+class Ledger(Issues, Opening, Leases, Reports, Repairs, Upkeep):
+    """The ledger in one database."""

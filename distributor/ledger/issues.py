@@ -1,0 +1,283 @@
+"""Issues: opened once, approved, paused, stopped, finished."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+
+from sqlalchemy import (
+    Connection,
+    and_,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from distributor.db import (
+    chunks,
+    deliveries,
+    insert_ignore,
+    issue_channels,
+    issues,
+    messages,
+)
+from distributor.errors import RequestRefused
+from distributor.ledger.rows import issue_from, message_from
+from distributor.ledger.tables import Tables
+from distributor.ledger.values import NewIssue
+from distributor.model import (
+    DeliveryState,
+    Issue,
+    IssueState,
+    Message,
+    SkipReason,
+)
+
+
+class Issues(Tables):
+    """Issues and their frozen messages."""
+
+    def open_issue(self, new: NewIssue) -> tuple[Issue, bool]:
+        """(the issue of that day, whether this call opened it). The messages are frozen in the same transaction.
+
+        Raises RequestRefused when the post already went out on another day or as an extra.
+        """
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            row = {
+                "newsletter": new.newsletter,
+                "local_date": new.local_date,
+                "extra": new.extra,
+                "slug": new.slug,
+                "title": new.title,
+                "post_hash": new.post_hash,
+                "state": IssueState.WAITING if new.waits_for_approval else IssueState.OPENING,
+                "paused": False,
+                "opened_by": new.opened_by,
+                "opened_at": now,
+                "expires_at": now + new.expires_in,
+                "approval_deadline": now + new.approval_in if new.approval_in else None,
+            }
+            opened = insert_ignore(self.database, issues, [row], connection) == 1
+            day = and_(
+                issues.c.newsletter == new.newsletter,
+                issues.c.local_date == new.local_date,
+                issues.c.extra == new.extra,
+            )
+            found = connection.execute(select(issues).where(day)).first()
+            if found is None:
+                raise RequestRefused(self._already_sent(connection, new))
+            if opened:
+                self._freeze_messages(connection, found.id, new)
+            return issue_from(found), opened
+
+    def _already_sent(self, connection: Connection, new: NewIssue) -> str:
+        other = connection.execute(
+            select(issues.c.id, issues.c.local_date).where(
+                issues.c.newsletter == new.newsletter, issues.c.slug == new.slug
+            )
+        ).one()
+        return (
+            f"the post {new.slug!r} already went out as issue {other.id} on {other.local_date}; a post goes out once.\n"
+            f"To reach those who missed it: distributor resend {other.id} --only missing --reason …"
+        )
+
+    def _freeze_messages(self, connection: Connection, issue_id: int, new: NewIssue) -> None:
+        self.database.ensure_partition(connection, issue_id)
+        connection.execute(
+            insert(messages),
+            [
+                {
+                    "issue_id": issue_id,
+                    "channel": message.channel,
+                    "variant": message.variant,
+                    "part": message.part,
+                    "parts": message.parts,
+                    "hash": message.hash,
+                    "content": dict(message.content),
+                    "placeholders": list(message.placeholders),
+                }
+                for message in new.messages
+            ],
+        )
+        connection.execute(
+            insert(issue_channels),
+            [{"issue_id": issue_id, "channel": channel, "planned": 0} for channel in new.channels],
+        )
+
+    def issue(self, issue_id: int) -> Issue:
+        """Raises RequestRefused when there is none."""
+        with self.database.read() as connection:
+            row = connection.execute(select(issues).where(issues.c.id == issue_id)).first()
+        if row is None:
+            raise RequestRefused(f"there is no issue {issue_id}; `distributor issues` lists them")
+        return issue_from(row)
+
+    def issue_of(self, newsletter: str, day: date, extra: int = 0) -> Issue | None:
+        with self.database.read() as connection:
+            row = connection.execute(
+                select(issues).where(
+                    issues.c.newsletter == newsletter, issues.c.local_date == day, issues.c.extra == extra
+                )
+            ).first()
+        return issue_from(row) if row else None
+
+    def sent_as(self, newsletter: str, slug: str) -> Issue | None:
+        """The issue that a post went out as."""
+        with self.database.read() as connection:
+            row = connection.execute(
+                select(issues).where(issues.c.newsletter == newsletter, issues.c.slug == slug)
+            ).first()
+        return issue_from(row) if row else None
+
+    def next_extra(self, newsletter: str, day: date) -> int:
+        with self.database.read() as connection:
+            highest = connection.execute(
+                select(func.max(issues.c.extra)).where(
+                    issues.c.newsletter == newsletter, issues.c.local_date == day
+                )
+            ).scalar()
+        return (highest or 0) + 1
+
+    def issues(
+        self, newsletter: str | None = None, *, states: Iterable[IssueState] = (), limit: int = 50
+    ) -> Sequence[Issue]:
+        """The newest first."""
+        query = select(issues).order_by(issues.c.id.desc()).limit(limit)
+        if newsletter:
+            query = query.where(issues.c.newsletter == newsletter)
+        if states := list(states):
+            query = query.where(issues.c.state.in_(states))
+        with self.database.read() as connection:
+            return [issue_from(row) for row in connection.execute(query)]
+
+    def previous_size(self, newsletter: str, channel: str) -> int | None:
+        """How many the newest earlier issue planned on this channel; None without one."""
+        with self.database.read() as connection:
+            return connection.execute(
+                select(issue_channels.c.planned)
+                .join(issues, issues.c.id == issue_channels.c.issue_id)
+                .where(
+                    issues.c.newsletter == newsletter,
+                    issue_channels.c.channel == channel,
+                    issues.c.frozen_at.is_not(None),
+                )
+                .order_by(issues.c.id.desc())
+                .limit(1)
+            ).scalar_one_or_none()
+
+    def messages(self, issue_id: int, channel: str | None = None) -> Mapping[str, Sequence[Message]]:
+        """Variant → its parts in order, of one channel; of all channels under "channel/variant" when none is named."""
+        query = select(messages).where(messages.c.issue_id == issue_id)
+        if channel:
+            query = query.where(messages.c.channel == channel)
+        found: dict[str, list[Message]] = {}
+        with self.database.read() as connection:
+            for row in connection.execute(
+                query.order_by(messages.c.channel, messages.c.variant, messages.c.part)
+            ):
+                key = row.variant if channel else f"{row.channel}/{row.variant}"
+                found.setdefault(key, []).append(message_from(row))
+        return found
+
+    def approve(self, issue_id: int, by: str) -> bool:
+        """Lets a waiting issue go; False when it was not waiting (any more)."""
+        with self.database.write() as connection:
+            return (
+                connection.execute(
+                    update(issues)
+                    .where(issues.c.id == issue_id, issues.c.state == IssueState.WAITING)
+                    .values(
+                        state=IssueState.OPENING, approved_by=by, approved_at=self.database.now(connection)
+                    )
+                ).rowcount
+                == 1
+            )
+
+    def approve_overdue(self) -> None:
+        """Lets those waiting issues go whose deadline has passed."""
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            connection.execute(
+                update(issues)
+                .where(issues.c.state == IssueState.WAITING, issues.c.approval_deadline <= now)
+                .values(state=IssueState.OPENING, approved_by="deadline", approved_at=now)
+            )
+
+    def set_paused(self, issue_id: int, *, paused: bool) -> None:
+        with self.database.write() as connection:
+            connection.execute(update(issues).where(issues.c.id == issue_id).values(paused=paused))
+
+    def stop_issue(self, issue_id: int, state: IssueState, reason: SkipReason) -> int:
+        """Cancels or expires: what is pending is skipped with the reason. Returns how many deliveries that were.
+
+        Deliveries that a worker has in hand right now finish; the sweeper calls this again for what they left pending.
+        An issue that is over, or (to expire it) was given more time meanwhile, stays as it is.
+        """
+        going = [IssueState.WAITING, IssueState.OPENING, IssueState.SENDING, state]
+        with self.database.write() as connection:
+            self._lock(connection, issue_id)
+            now = self.database.now(connection)
+            stopped = update(issues).where(issues.c.id == issue_id, issues.c.state.in_(going))
+            if state is IssueState.EXPIRED:
+                stopped = stopped.where(issues.c.expires_at <= now)
+            stopped = stopped.values(
+                state=state,
+                finished_at=func.coalesce(issues.c.finished_at, now),
+                lease_token=None,
+                lease_until=None,
+            )
+            if not connection.execute(stopped).rowcount:
+                return 0
+            self._plan_what_is_written(connection, issue_id)
+            skipped = connection.execute(
+                update(deliveries)
+                .where(deliveries.c.issue_id == issue_id, deliveries.c.state == DeliveryState.PENDING)
+                .values(state=DeliveryState.SKIPPED, reason=reason, updated_at=now)
+            ).rowcount
+            self._recount(connection, chunks.c.issue_id == issue_id)
+            return skipped
+
+    def skip_leftovers(self) -> None:
+        """Skips what a worker gave back as pending after its issue was cancelled or had expired."""
+        reasons = {IssueState.CANCELLED: SkipReason.CANCELLED, IssueState.EXPIRED: SkipReason.EXPIRED}
+        with self.database.read() as connection:
+            left = connection.execute(
+                select(issues.c.id, issues.c.state)
+                .join(chunks, chunks.c.issue_id == issues.c.id)
+                .where(issues.c.state.in_(list(reasons)), chunks.c.pending > 0)
+                .distinct()
+            ).all()
+        for row in left:
+            self.stop_issue(row.id, IssueState(row.state), reasons[IssueState(row.state)])
+
+    def overdue(self) -> Sequence[Issue]:
+        """Issues that are still going although they are too old to be news."""
+        going = [IssueState.WAITING, IssueState.OPENING, IssueState.SENDING]
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            return [
+                issue_from(row)
+                for row in connection.execute(
+                    select(issues).where(issues.c.state.in_(going), issues.c.expires_at <= now)
+                )
+            ]
+
+    def left_pending(self) -> Sequence[Issue]:
+        """Cancelled and expired issues to which a worker gave something back after they were stopped."""
+        pending = exists().where(chunks.c.issue_id == issues.c.id, chunks.c.pending > 0)
+        over = issues.c.state.in_([IssueState.CANCELLED, IssueState.EXPIRED])
+        with self.database.read() as connection:
+            return [issue_from(row) for row in connection.execute(select(issues).where(over, pending))]
+
+    def close_finished(self) -> Sequence[Issue]:
+        """Marks the issues finished in which nothing is pending or being sent; returns them."""
+        still = exists().where(chunks.c.issue_id == issues.c.id, chunks.c.pending + chunks.c.sending > 0)
+        with self.database.write() as connection:
+            rows = connection.execute(
+                update(issues)
+                .where(issues.c.state == IssueState.SENDING, ~still)
+                .values(state=IssueState.FINISHED, finished_at=self.database.now(connection))
+                .returning(*issues.c)
+            ).all()
+        return [issue_from(row) for row in rows]

@@ -1,0 +1,217 @@
+"""Rows of the tables as values, and values as rows."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Select,
+    select,
+)
+
+from distributor.db import (
+    deliveries,
+)
+from distributor.ledger.values import Attempt, LogEntry
+from distributor.model import (
+    Chunk,
+    Delivery,
+    DeliveryId,
+    DeliveryState,
+    Issue,
+    IssueState,
+    Message,
+    OpenedBy,
+    Outcome,
+    Recipient,
+    SkipReason,
+    Trigger,
+)
+
+
+def as_utc(value: datetime | str | None) -> datetime | None:
+    """An aggregate over a time: SQLite gives the stored text back, without the column's type."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if value is None:
+        return None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def is_delivery(identity: DeliveryId) -> Iterator[Any]:
+    yield deliveries.c.issue_id == identity.issue_id
+    yield deliveries.c.seq == identity.seq
+
+
+def delivery_columns() -> Select[Any]:
+    return select(
+        deliveries.c.issue_id,
+        deliveries.c.seq,
+        deliveries.c.resend,
+        deliveries.c.channel,
+        deliveries.c.address,
+        deliveries.c.variant,
+        deliveries.c.subscriber_id,
+        deliveries.c.destination,
+        deliveries.c.tries,
+        deliveries.c.resend_id,
+        deliveries.c.first_try_at,
+        deliveries.c.parts_sent,
+        deliveries.c.receipts,
+    )
+
+
+def delivery_defaults() -> dict[str, Any]:
+    return {
+        "variant": "default",
+        "state": DeliveryState.PENDING,
+        "tries": 0,
+        "attempts": 0,
+        "resend": 0,
+        "parts_sent": 0,
+        "receipts": [],
+        "code": "",
+        "text": "",
+    }
+
+
+def new_delivery(
+    issue_id: int, seq: int, recipient: Recipient, resend_id: int | None = None
+) -> dict[str, Any]:
+    return {
+        **delivery_defaults(),
+        "issue_id": issue_id,
+        "seq": seq,
+        "channel": recipient.channel,
+        "address": recipient.address,
+        "variant": recipient.variant,
+        "subscriber_id": recipient.subscriber_id,
+        "destination": recipient.destination,
+        "resend_id": resend_id,
+    }
+
+
+def delivery_from(row: Any) -> Delivery:
+    skip = getattr(row, "skip", None)
+    return Delivery(
+        identity=DeliveryId(row.issue_id, row.seq, row.resend),
+        recipient=Recipient(
+            channel=row.channel,
+            address=row.address,
+            variant=row.variant,
+            subscriber_id=row.subscriber_id,
+            destination=row.destination,
+            token=getattr(row, "token", None),
+        ),
+        tries=row.tries,
+        first_try_at=row.first_try_at,
+        parts_sent=row.parts_sent,
+        receipts=tuple(row.receipts),
+        resend_id=row.resend_id,
+        skip=SkipReason(skip) if skip else None,
+    )
+
+
+def attempt_row(outcome: Outcome, number: int, worker: str) -> dict[str, Any]:
+    delivery = outcome.delivery
+    first = delivery.first_try_at is None
+    begun = Trigger.SCHEDULED if delivery.resend_id is None else Trigger.RESEND
+    return {
+        "issue_id": delivery.identity.issue_id,
+        "seq": delivery.identity.seq,
+        "number": number,
+        "resend": delivery.identity.resend,
+        "resend_id": delivery.resend_id,
+        "trigger": begun if first else Trigger.RETRY,
+        "outcome": outcome.state,
+        "code": outcome.code,
+        "text": outcome.text,
+        "receipts": list(outcome.receipts),
+        "parts_sent": outcome.parts_sent,
+        "started_at": outcome.started_at,
+        "duration_ms": outcome.duration_ms,
+        "retry_at": outcome.retry_at,
+        "worker": worker,
+    }
+
+
+def attempt_from(row: Any) -> Attempt:
+    return Attempt(
+        number=row.number,
+        resend=row.resend,
+        trigger=row.trigger,
+        outcome=row.outcome,
+        code=row.code,
+        text=row.text,
+        parts_sent=row.parts_sent,
+        started_at=row.started_at,
+        duration_ms=row.duration_ms,
+        retry_at=row.retry_at,
+        worker=row.worker,
+        reason=row.why,
+    )
+
+
+def log_entry_from(row: Any, tried: Sequence[Attempt]) -> LogEntry:
+    return LogEntry(
+        issue_id=row.issue_id,
+        seq=row.seq,
+        channel=row.channel,
+        address=row.address,
+        destination=row.destination,
+        variant=row.variant,
+        state=DeliveryState(row.state),
+        reason=row.reason,
+        tries=row.tries,
+        resend=row.resend,
+        parts_sent=row.parts_sent,
+        receipts=tuple(row.receipts),
+        code=row.code,
+        text=row.text,
+        due_at=row.due_at,
+        updated_at=row.updated_at,
+        attempts=tried,
+    )
+
+
+def chunk_from(row: Any) -> Chunk:
+    return Chunk(
+        id=row.id,
+        issue_id=row.issue_id,
+        channel=row.channel,
+        pace_group=row.pace_group,
+        lo=row.lo,
+        hi=row.hi,
+        token=row.lease_token,
+    )
+
+
+def message_from(row: Any) -> Message:
+    return Message(
+        channel=row.channel,
+        variant=row.variant,
+        content=row.content,
+        part=row.part,
+        parts=row.parts,
+        placeholders=tuple(row.placeholders),
+    )
+
+
+def issue_from(row: Any) -> Issue:
+    return Issue(
+        id=row.id,
+        newsletter=row.newsletter,
+        local_date=row.local_date,
+        extra=row.extra,
+        slug=row.slug,
+        title=row.title,
+        post_hash=row.post_hash,
+        state=IssueState(row.state),
+        opened_by=OpenedBy(row.opened_by),
+        opened_at=row.opened_at,
+        expires_at=row.expires_at,
+        frozen_at=row.frozen_at,
+        finished_at=row.finished_at,
+        approved_by=row.approved_by,
+        paused=bool(row.paused),
+    )

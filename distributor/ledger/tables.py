@@ -1,0 +1,106 @@
+"""What the stories of the ledger share: the counters of chunks, the numbers of deliveries, the lock of an issue."""
+
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from distributor.db import (
+    Database,
+    chunks,
+    deliveries,
+    issue_channels,
+    issues,
+)
+from distributor.model import (
+    DeliveryState,
+)
+
+STATES = tuple(DeliveryState)
+
+
+class Tables:
+    """The tables of issues and deliveries in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def _lock(self, connection: Connection, issue_id: int) -> None:
+        """Holds an issue and its chunks until the end of the transaction, in the order that everybody keeps.
+
+        A worker locks its chunk before it touches deliveries: whoever counts or changes them from outside waits here.
+        """
+        connection.execute(select(issues.c.id).where(issues.c.id == issue_id).with_for_update())
+        connection.execute(
+            select(chunks.c.id).where(chunks.c.issue_id == issue_id).order_by(chunks.c.id).with_for_update()
+        )
+
+    def _next_seq(self, connection: Connection, issue_id: int) -> int:
+        highest = connection.execute(
+            select(func.coalesce(func.max(chunks.c.hi), 0)).where(chunks.c.issue_id == issue_id)
+        ).scalar_one()
+        return int(highest) + 1
+
+    def _add_chunks(
+        self,
+        connection: Connection,
+        issue_id: int,
+        channel: str,
+        pace_group: str,
+        lo: int,
+        hi: int,
+        size: int,
+        upto: int | None,
+    ) -> None:
+        now = self.database.now(connection)
+        connection.execute(
+            insert(chunks),
+            [
+                {
+                    "issue_id": issue_id,
+                    "channel": channel,
+                    "pace_group": pace_group,
+                    "lo": start,
+                    "hi": min(start + size - 1, hi),
+                    "upto": upto if start + size > hi else None,
+                    "due_at": now,
+                    "pending": min(start + size - 1, hi) - start + 1,
+                    **dict.fromkeys(("sending", "sent", "failed", "unconfirmed", "skipped"), 0),
+                }
+                for start in range(lo, hi + 1, size)
+            ],
+        )
+
+    def _plan_what_is_written(self, connection: Connection, issue_id: int) -> None:
+        written = (
+            select(func.count())
+            .where(
+                deliveries.c.issue_id == issue_channels.c.issue_id,
+                deliveries.c.channel == issue_channels.c.channel,
+            )
+            .scalar_subquery()
+        )
+        connection.execute(
+            update(issue_channels).where(issue_channels.c.issue_id == issue_id).values(planned=written)
+        )
+
+    def _recount(self, connection: Connection, which: Any) -> None:
+        """Sets the counters of some chunks from their rows."""
+        for row in connection.execute(
+            select(chunks.c.id, chunks.c.issue_id, chunks.c.lo, chunks.c.hi).where(which)
+        ).all():
+            counted = dict.fromkeys(STATES, 0)
+            for state, number in connection.execute(
+                select(deliveries.c.state, func.count())
+                .where(deliveries.c.issue_id == row.issue_id, deliveries.c.seq.between(row.lo, row.hi))
+                .group_by(deliveries.c.state)
+            ):
+                counted[DeliveryState(state)] = number
+            connection.execute(
+                update(chunks).where(chunks.c.id == row.id).values(**{str(k): v for k, v in counted.items()})
+            )

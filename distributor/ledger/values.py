@@ -1,0 +1,105 @@
+"""What the ledger is asked, and what it answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from distributor.errors import DistributorError
+from distributor.model import (
+    Delivery,
+    DeliveryState,
+    Message,
+    OpenedBy,
+    ResendScope,
+)
+
+
+class LeaseLost(DistributorError):
+    """Another worker holds this chunk by now: nothing may be written, nothing more may be sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewIssue:
+    """What opening an issue needs to know."""
+
+    newsletter: str
+    local_date: date
+    extra: int
+    slug: str
+    title: str
+    post_hash: str
+    opened_by: OpenedBy
+    expires_in: timedelta
+    messages: Sequence[Message]
+    channels: Sequence[str]
+    approval_in: timedelta | None = None
+    waits_for_approval: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResendRequest:
+    """What a person asks to put out again, and why."""
+
+    scope: ResendScope
+    reason: str
+    by: str
+    channel: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class ChannelStop:
+    """A channel that is not used for a while: its relay is down, its login refused."""
+
+    reason: str
+    stopped_at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postponed:
+    """A delivery that a slice did not come to: it goes back untried, due at once or at a time."""
+
+    delivery: Delivery
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One row of the log of a delivery."""
+
+    number: int
+    resend: int
+    trigger: str
+    outcome: str
+    code: str
+    text: str
+    parts_sent: int
+    started_at: datetime
+    duration_ms: int
+    retry_at: datetime | None
+    worker: str
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogEntry:
+    """A delivery as the log shows it, with its attempts."""
+
+    issue_id: int
+    seq: int
+    channel: str
+    address: str
+    destination: str | None
+    variant: str
+    state: DeliveryState
+    reason: str | None
+    tries: int
+    resend: int
+    parts_sent: int
+    receipts: Sequence[str]
+    code: str
+    text: str
+    due_at: datetime | None
+    updated_at: datetime | None
+    attempts: Sequence[Attempt] = ()
