@@ -382,6 +382,15 @@ class TestSend:
         assert entry.content["subject"].startswith("[TEST] ")
         assert shop.run("issues", "--json").json == []
 
+    def test_a_test_send_to_a_robot_goes_by_its_name(self, shop: Shop) -> None:
+        shop.configure({"channels": {"wecom": {"destinations": [{"name": "ai-group"}]}}})
+        done = shop.send("--test-to", "ai-group", "--channel", "wecom")
+        assert done.status == 0, done.err
+        assert shop.sandbox.inbox.count("wecom") == 1
+        unknown = shop.send("--test-to", "nobody", "--channel", "wecom")
+        assert unknown.status == 2
+        assert "has no destination 'nobody'" in unknown.err
+
     def test_a_test_send_with_the_relay_down(self, shop: Shop) -> None:
         shop.sandbox.faults.add(Fault("email", "*", "down"))
         done = shop.send("--test-to", "editor@example.com")
@@ -611,6 +620,20 @@ class TestPreview:
         assert done.status == 1
         assert f"{shop.project.root}/out: " in done.err
 
+    def test_old_news_goes_out_when_a_person_wants_it(self, shop: Shop) -> None:
+        shop.configure({"schedule": {"expires": "2s"}})
+        shop.sandbox.faults.add(Fault("email", "*", "down"))
+        shop.add(*readers(3))
+        late = shop.send("--wait", "20s")
+        assert late.status == 1
+        assert "expired before it was all sent" in late.out + late.err
+        assert shop.run("status", "1", "--json").json["channels"]["email"]["skipped"] == 3
+        shop.sandbox.faults.clear()
+        shop.run("resume", "email")
+        done = shop.run("resend", "1", "--only", "expired", "--reason", "the relay was down", "--yes")
+        assert done.status == 0
+        assert shop.inbox == dict.fromkeys(readers(3), 1)
+
 
 class TestSubscribers:
     def write(self, shop: Shop, data: bytes) -> str:
@@ -631,6 +654,14 @@ class TestSubscribers:
         assert again.status == 2
         assert "is suppressed (manual)" in again.err
         assert shop.run("subscribers", "add", "not a chat", "--channel", "telegram").status == 2
+
+    def test_a_suppression_is_lifted(self, shop: Shop) -> None:
+        shop.add("li@readers.example")
+        shop.run("subscribers", "suppress", "li@readers.example")
+        assert shop.run("subscribers", "unsuppress", "LI@readers.example").status == 0
+        assert shop.run("subscribers", "list", "--json").json[0]["suppressed"] is None
+        again = shop.run("subscribers", "unsuppress", "li@readers.example")
+        assert (again.status, again.err) == (2, "error: li@readers.example is not suppressed\n")
 
     def test_import_lists_bad_lines_and_goes_on(self, shop: Shop) -> None:
         text = "\ufeffEmail,Name\na@readers.example,甲\nnot-an-address,乙\nA@readers.example,甲\n\nb@readers.example,丙\n"
