@@ -9,14 +9,22 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from distributor.audience import Audience, AudienceQuery, active, normalise
 from distributor.channels import Channel, Transport
-from distributor.errors import Kind, Rejected, RequestRefused, Scope, SendError, ServiceDown, Unavailable
+from distributor.errors import (
+    Kind,
+    Rejected,
+    RequestRefused,
+    Scope,
+    SendError,
+    ServiceDown,
+    Unavailable,
+)
 from distributor.ledger import LeaseLost, Ledger, NewIssue, Postponed, ResendRequest
 from distributor.model import (
     Chunk,
@@ -351,6 +359,7 @@ class Lane:
     def _work(self, chunk: Chunk, transport: Transport) -> Halt:
         ledger, settings = self.engine.ledger, self.engine.settings
         halt = Halt()
+        self._know(chunk.issue_id)
         while not halt.stop_lane and halt.not_before is None and self._in_time():
             slice_ = ledger.begin(chunk, settings.slice, settings.lease)
             if not slice_:
@@ -481,7 +490,11 @@ class Lane:
     def _channel_trouble(self, error: SendError) -> Halt:
         """The channel stops; no recipient pays for it with a try."""
         ledger = self.engine.ledger
-        stopped = ledger.stop_channel(self.channel, str(error), _stop_wait(ledger, self.channel))
+        stopped = None
+        with suppress(
+            ServiceDown
+        ):  # what was sent in this slice must still be written; the next send finds out again
+            stopped = ledger.stop_channel(self.channel, str(error), _stop_wait(ledger, self.channel))
         if stopped:  # several lanes meet the same trouble at once: the first one tells
             times, until = stopped
             log.error(
@@ -495,18 +508,23 @@ class Lane:
 
     def _channel_works(self) -> None:
         """The first success of a lane ends a stop of the channel; asking the database once a lane is enough."""
-        if not self._proved:
-            self._proved = True
+        if self._proved:
+            return
+        with suppress(ServiceDown):  # the receipt in hand matters more
             if self.engine.ledger.resume_channel(self.channel):
                 log.info("channel_resumed channel=%s", self.channel)
+            self._proved = True
+
+    def _know(self, issue_id: int) -> None:
+        """Reads an issue and its messages before anything of it is in hand."""
+        if issue_id not in self._messages:
+            self._messages[issue_id] = self.engine.ledger.messages(issue_id, self.channel)
+            self._issues[issue_id] = self.engine.ledger.issue(issue_id)
 
     def _parcels(self, attempt: Try) -> Sequence[Parcel]:
         """The parts that are still to be sent."""
         delivery = attempt.delivery
         issue_id = delivery.identity.issue_id
-        if issue_id not in self._messages:
-            self._messages[issue_id] = self.engine.ledger.messages(issue_id, self.channel)
-            self._issues[issue_id] = self.engine.ledger.issue(issue_id)
         issue = self._issues[issue_id]
         parts = self._messages[issue_id][delivery.recipient.variant]
         # The same Date for every try of one delivery and resend number, so that a repeated mail is recognisable.
@@ -681,14 +699,17 @@ def sweep(engine: Engine) -> Swept:
         {name: policy.on_unconfirmed == "resend" for name, policy in engine.policies.items()}
     )
     ledger.approve_overdue()
+    finished = list(ledger.close_finished())  # first: what is all settled has not expired
     expired = ledger.overdue()
     for issue in expired:
         ledger.stop_issue(issue.id, IssueState.EXPIRED, SkipReason.EXPIRED)
     for issue in ledger.left_pending():
         ledger.stop_issue(issue.id, issue.state, SkipReason(issue.state))
     for issue in ledger.issues(states=[IssueState.OPENING]):
-        write_audience(engine, issue)
-    ledger.skip_leftovers()
-    return Swept(
-        finished=ledger.close_finished(), expired=expired, recovered=recovered, due=ledger.due_channels()
-    )
+        try:
+            write_audience(engine, issue)
+        except (KeyError, RequestRefused):
+            # Its newsletter or a channel has left the configuration: the other issues must not wait for that.
+            log.exception("opening_failed issue=%s newsletter=%s", issue.id, issue.newsletter)
+    finished += ledger.close_finished()
+    return Swept(finished=finished, expired=expired, recovered=recovered, due=ledger.due_channels())

@@ -132,7 +132,9 @@ class Scheduler:
         self.engine.ledger.beat("beat", self.engine.worker)
 
     def _take(self, turn: Turn, now: datetime) -> None:
-        if self.engine.ledger.issue_of(turn.newsletter.slug, turn.day):
+        if issue := self.engine.ledger.issue_of(turn.newsletter.slug, turn.day):
+            if issue.state is IssueState.WAITING:  # asked once by its key; also after a crash between the two
+                self._ask_for_approval(turn, issue)
             return
         TAKES[turn.phase](self, turn, now)
 
@@ -271,7 +273,7 @@ def look_after(engine: Engine, alerts: Alerts) -> Swept:
         tell_finished(engine, alerts, issue)
     for issue in swept.expired:
         alerts.tell(
-            f"expired:{issue.id}",
+            f"expired:{issue.id}:{issue.expires_at.isoformat()}",
             f"{issue.newsletter} {issue.local_date}: issue {issue.id} expired before it was all sent",
             f"{issue.title}\n\n{report(engine, issue)}\n\nWhat was still pending is skipped: it would have been old news.\n"
             f"To send it to them all the same: distributor resend {issue.id} --only expired --reason …",

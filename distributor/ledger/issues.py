@@ -9,6 +9,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -238,19 +239,6 @@ class Issues(Tables):
             self._recount(connection, chunks.c.issue_id == issue_id)
             return skipped
 
-    def skip_leftovers(self) -> None:
-        """Skips what a worker gave back as pending after its issue was cancelled or had expired."""
-        reasons = {IssueState.CANCELLED: SkipReason.CANCELLED, IssueState.EXPIRED: SkipReason.EXPIRED}
-        with self.database.read() as connection:
-            left = connection.execute(
-                select(issues.c.id, issues.c.state)
-                .join(chunks, chunks.c.issue_id == issues.c.id)
-                .where(issues.c.state.in_(list(reasons)), chunks.c.pending > 0)
-                .distinct()
-            ).all()
-        for row in left:
-            self.stop_issue(row.id, IssueState(row.state), reasons[IssueState(row.state)])
-
     def overdue(self) -> Sequence[Issue]:
         """Issues that are still going although they are too old to be news."""
         going = [IssueState.WAITING, IssueState.OPENING, IssueState.SENDING]
@@ -272,11 +260,18 @@ class Issues(Tables):
 
     def close_finished(self) -> Sequence[Issue]:
         """Marks the issues finished in which nothing is pending or being sent; returns them."""
-        still = exists().where(chunks.c.issue_id == issues.c.id, chunks.c.pending + chunks.c.sending > 0)
+        still = exists().where(
+            chunks.c.issue_id == issues.c.id, or_(chunks.c.pending > 0, chunks.c.sending > 0)
+        )
+        # Locked first, looked at second: a resend that commits in between must be seen.
+        going = (
+            select(issues.c.id).where(issues.c.state == IssueState.SENDING).with_for_update(skip_locked=True)
+        )
         with self.database.write() as connection:
+            held = [row.id for row in connection.execute(going)]
             rows = connection.execute(
                 update(issues)
-                .where(issues.c.state == IssueState.SENDING, ~still)
+                .where(issues.c.id.in_(held), issues.c.state == IssueState.SENDING, ~still)
                 .values(state=IssueState.FINISHED, finished_at=self.database.now(connection))
                 .returning(*issues.c)
             ).all()

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     and_,
     case,
+    exists,
     func,
     insert,
     null,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 
 from distributor.db import (
     attempts,
+    channel_stops,
     chunks,
     deliveries,
     insert_ignore,
@@ -69,6 +71,7 @@ class Leases(Tables):
                 select(chunks.c.channel, func.count())
                 .join(issues, issues.c.id == chunks.c.issue_id)
                 .where(
+                    ~_stopped(now),
                     chunks.c.due_at <= now,
                     chunks.c.lease_token.is_(None),
                     issues.c.state.in_([IssueState.OPENING, IssueState.SENDING]),
@@ -88,6 +91,7 @@ class Leases(Tables):
                 .join(issues, issues.c.id == chunks.c.issue_id)
                 .where(
                     chunks.c.channel == channel,
+                    ~_stopped(now),
                     chunks.c.due_at <= now,
                     chunks.c.lease_token.is_(None),
                     issues.c.state.in_([IssueState.OPENING, IssueState.SENDING]),
@@ -164,6 +168,8 @@ class Leases(Tables):
         with self.database.write() as connection:
             now = self.database.now(connection)
             self._fence(connection, chunk)
+            if not self._still_sending(connection, chunk, outcomes, unused):
+                return  # written before: the commit's answer had been lost
             for outcome in outcomes:
                 self._settle(connection, outcome, now)
             for postponed in unused:
@@ -176,6 +182,17 @@ class Leases(Tables):
             for outcome in outcomes:
                 moved[outcome.state] = moved.get(outcome.state, 0) + 1
             self._move(connection, chunk.id, moved)
+
+    def _still_sending(
+        self, connection: Connection, chunk: Chunk, outcomes: Sequence[Outcome], unused: Sequence[Postponed]
+    ) -> bool:
+        mine = [delivery.identity.seq for delivery in _deliveries(outcomes, unused)]
+        query = select(func.count()).where(
+            deliveries.c.issue_id == chunk.issue_id,
+            deliveries.c.seq.in_(mine),
+            deliveries.c.state == DeliveryState.SENDING,
+        )
+        return bool(connection.execute(query).scalar_one())
 
     def settle_late(self, outcomes: Sequence[Outcome], worker: str) -> int:
         """What a worker knows after it lost its lease: proof turns an unconfirmed delivery into a sent one."""
@@ -211,6 +228,11 @@ class Leases(Tables):
         """Gives a chunk back: due again when its next delivery is, never when nothing is left."""
         with self.database.write() as connection:
             now = self.database.now(connection)
+            try:
+                # Locked before it is looked at: a resend that commits in between would be overlooked for good.
+                self._fence(connection, chunk)
+            except LeaseLost:
+                return
             next_due = connection.execute(
                 select(func.min(func.coalesce(deliveries.c.due_at, now))).where(
                     deliveries.c.issue_id == chunk.issue_id,
@@ -357,6 +379,15 @@ class Leases(Tables):
         values = {name: chunks.c[name] + by for name, by in moved.items() if by}
         if values:
             connection.execute(update(chunks).where(chunks.c.id == chunk_id).values(**values))
+
+
+def _deliveries(outcomes: Sequence[Outcome], unused: Sequence[Postponed]) -> list[Delivery]:
+    return [outcome.delivery for outcome in outcomes] + [postponed.delivery for postponed in unused]
+
+
+def _stopped(now: datetime) -> Any:
+    """Whether the chunk's channel is not to be used now: no worker is woken for what it may not send."""
+    return exists().where(channel_stops.c.channel == chunks.c.channel, channel_stops.c.until > now)
 
 
 def _due_rows(chunk: Chunk, now: datetime, size: int) -> Select[Any]:
