@@ -637,7 +637,7 @@ class ResendPlan:
 def plan_resend(engine: Engine, issue_id: int, asked: ResendRequest) -> ResendPlan:
     """What a resend would do; changes nothing."""
     issue = engine.ledger.issue(issue_id)
-    _refuse_unfit(issue, asked)
+    _refuse_unfit(engine, issue, asked)
     if asked.scope is ResendScope.MISSING:
         counts = {
             name: engine.ledger.missing_count(issue, name, audience)
@@ -650,7 +650,7 @@ def plan_resend(engine: Engine, issue_id: int, asked: ResendRequest) -> ResendPl
 def resend(engine: Engine, issue_id: int, asked: ResendRequest) -> int:
     """Makes what the request names pending again, under a new resend number and with the person's reason."""
     issue = engine.ledger.issue(issue_id)
-    _refuse_unfit(issue, asked)
+    _refuse_unfit(engine, issue, asked)
     if asked.scope is ResendScope.MISSING:
         audiences = _current_audiences(engine, issue, asked)
         return engine.ledger.add_missing(
@@ -659,11 +659,15 @@ def resend(engine: Engine, issue_id: int, asked: ResendRequest) -> int:
     return engine.ledger.resend(issue, asked, RESEND_GRACE)
 
 
-def _refuse_unfit(issue: Issue, asked: ResendRequest) -> None:
+def _refuse_unfit(engine: Engine, issue: Issue, asked: ResendRequest) -> None:
     if issue.state in {IssueState.WAITING, IssueState.OPENING}:
         raise RequestRefused(f"issue {issue.id} is {issue.state}: it has not been sent yet")
     if not asked.reason.strip():
         raise RequestRefused('a resend needs a reason: --reason "why"')
+    if asked.scope is ResendScope.MISSING and not engine.ledger.log(issue.id, limit=1):
+        raise RequestRefused(
+            f"the deliveries of issue {issue.id} are kept no more (retention): nobody can say who is missing"
+        )
 
 
 def _current_audiences(engine: Engine, issue: Issue, asked: ResendRequest) -> Mapping[str, AudienceQuery]:
