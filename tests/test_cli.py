@@ -99,7 +99,8 @@ class Shop:
         assert self.run("subscribers", "import", str(path)).status == 0
 
     def send(self, *words: str) -> Done:
-        return self.run("send", "--date", DAY, *words)
+        """`send` of the sample day; the last `--wait` counts, and nothing here needs the usual ten minutes."""
+        return self.run("send", "--date", DAY, "--wait", "30s", *words)
 
     @property
     def inbox(self) -> dict[str, int]:

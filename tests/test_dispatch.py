@@ -633,3 +633,36 @@ class TestSweeping:
         assert receipt.provider_id == "id-1"
         assert world.channel.reached == [ANN]
         assert world.ledger.issues() == []
+
+
+class TestAtOnce:
+    def test_a_person_may_interfere_while_lanes_send(self, database: Database) -> None:
+        world = make_world(database, lanes=4, chunk=5)
+        names = [f"reader-{number}" for number in range(60)]
+        world.subscribe(*names)
+        for name in names[::3]:
+            world.channel.script[world.address(name)] = [Rejected(text="no")]
+        issue = world.open()
+        over = threading.Event()
+        errors: list[Exception] = []
+
+        def interfere() -> None:
+            try:
+                while not over.is_set():
+                    resend(world.engine, issue.id, asked())
+                    sweep(world.engine)
+            except Exception as error:  # shown by the test's own thread
+                errors.append(error)
+
+        person = threading.Thread(target=interfere)
+        person.start()
+        for _round in range(3):
+            world.drain()
+        over.set()
+        person.join()
+        world.drain()
+        assert errors == []
+        resend(world.engine, issue.id, asked())
+        world.drain()
+        assert world.check_sum(issue).sent == 60
+        assert sorted(world.channel.reached) == sorted(world.address(name) for name in names)

@@ -5,6 +5,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,12 @@ POST = "---\ntitle: 今天的三件事\ndate: {day}\n---\n\n第一件：小模�
 
 def utc(year: int, month: int, day: int, hour: int, minute: int = 0) -> datetime:
     return datetime(year, month, day, hour, minute, tzinfo=UTC)
+
+
+def text_of(mail: EmailMessage) -> str:
+    body = mail.get_body(("plain",))
+    assert body is not None
+    return str(body.get_content())
 
 
 def minutes(number: float) -> timedelta:
@@ -349,6 +358,20 @@ class TestWaitingForThePost:
         assert stage.told == ["the post is late", "no post today, nothing was sent"]
         assert "distributor send --newsletter ai-daily" in stage.body
         assert stage.decided == [Decision.WAITING, Decision.NO_POST]
+
+    def test_both_reach_the_editor_s_inbox_with_what_to_do(self, stage: Stage) -> None:
+        for after in (0, 10, 61):
+            stage.tick(after)
+            stage.distributor.alerts.send_due()
+        entries = stage.sandbox.inbox.entries("email", "editor@example.com")
+        late, none = [
+            message_from_bytes(stage.sandbox.inbox.mail(entry.id), policy=default) for entry in entries
+        ]
+        assert late["Subject"] == f"[distributor] ai-daily {DAY}: the post is late"
+        assert "put it there and it goes out by itself" in " ".join(text_of(late).split())
+        assert none["Subject"] == f"[distributor] ai-daily {DAY}: no post today, nothing was sent"
+        assert str(stage.project.root / "posts") in text_of(none)
+        assert "distributor send --newsletter ai-daily" in text_of(none)
 
     def test_a_post_of_another_day_is_not_sent(self, stage: Stage) -> None:
         stage.write_post(day=DAY - timedelta(days=1))

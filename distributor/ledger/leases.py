@@ -127,7 +127,7 @@ class Leases(Tables):
         """(those to send, those skipped)."""
         with self.database.write() as connection:
             now = self.database.now(connection)
-            self._fence(connection, chunk, chunks.c.lease_until > now, lease_until=now + duration)
+            self._fence(connection, chunk, chunks.c.lease_until > now)
             stopped = connection.execute(
                 select(issues.c.id).where(
                     issues.c.id == chunk.issue_id,
@@ -153,7 +153,10 @@ class Leases(Tables):
                     .values(state=DeliveryState.SENDING, updated_at=now)
                 )
             self._move(
-                connection, chunk.id, {"pending": -len(found), "sending": len(going), "skipped": len(skipped)}
+                connection,
+                chunk.id,
+                {"pending": -len(found), "sending": len(going), "skipped": len(skipped)},
+                lease_until=now + duration,
             )
         return going, skipped
 
@@ -299,14 +302,18 @@ class Leases(Tables):
         )
         self._recount(connection, chunks.c.id == row.id)
 
-    def _fence(self, connection: Connection, chunk: Chunk, *also: Any, **values: Any) -> None:
-        """The row is locked and still ours, or LeaseLost."""
+    def _fence(self, connection: Connection, chunk: Chunk, *also: Any) -> None:
+        """The row is locked and still ours, or LeaseLost.
+
+        Locked and not touched: a row that one transaction updates twice makes PostgreSQL see a deadlock with somebody
+        who waits for its lock meanwhile.
+        """
         held = connection.execute(
-            update(chunks)
+            select(chunks.c.id)
             .where(chunks.c.id == chunk.id, chunks.c.lease_token == chunk.token, *also)
-            .values(values or {"lease_token": chunk.token})
-        ).rowcount
-        if not held:
+            .with_for_update()
+        ).first()
+        if held is None:
             raise LeaseLost(f"chunk {chunk.id} of issue {chunk.issue_id} has another holder by now")
 
     def _settle(self, connection: Connection, outcome: Outcome, now: datetime) -> None:
@@ -375,8 +382,8 @@ class Leases(Tables):
         ]
         insert_ignore(self.database, suppressions, rows, connection)
 
-    def _move(self, connection: Connection, chunk_id: int, moved: Mapping[str, int]) -> None:
-        values = {name: chunks.c[name] + by for name, by in moved.items() if by}
+    def _move(self, connection: Connection, chunk_id: int, moved: Mapping[str, int], **more: Any) -> None:
+        values = {name: chunks.c[name] + by for name, by in moved.items() if by} | more
         if values:
             connection.execute(update(chunks).where(chunks.c.id == chunk_id).values(**values))
 
