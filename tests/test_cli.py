@@ -401,12 +401,42 @@ class TestSend:
     def test_a_second_issue_of_a_day_is_asked_for_by_name(self, shop: Shop) -> None:
         shop.add("a@readers.example")
         shop.send()
-        assert "already went out as issue 1" in shop.send("receipts", "--extra").err
+        assert "already has issue 1" in shop.send("receipts", "--extra").err
         shop.project.write_post("evening", POST.replace("账上", "晚报里"))
         assert shop.send("evening", "--extra").status == 0
         assert shop.inbox == {"a@readers.example": 2}
         days = [(issue["local_date"], issue["extra"]) for issue in shop.run("issues", "--json").json]
         assert days == [(DAY, 1), (DAY, 0)]
+
+    def test_another_post_is_not_taken_for_the_one_that_has_the_day(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.send()
+        shop.project.write_post("second", POST.replace("title: ", "title: 又 ", 1))
+        other = shop.send("second")
+        assert other.status == 2
+        assert "the day belongs to issue 1 (receipts); second was not sent" in other.err
+        assert "send --extra second" in other.err
+        assert shop.send("no-such-post").status == 2
+        assert shop.send("receipts").status == 0
+        assert shop.inbox == {"a@readers.example": 1}
+
+    def test_an_extra_issue_that_is_under_way_goes_on(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.send()
+        shop.project.write_post("second", POST.replace("title: ", "title: 又 ", 1))
+        shop.sandbox.faults.add(Fault("email", "*", "down"))
+        assert shop.send("--extra", "second", "--wait", "2s").status == 1
+        shop.sandbox.faults.clear()
+        shop.run("resume", "email")
+        assert shop.send("--extra", "second").status == 0
+        assert shop.inbox == {"a@readers.example": 2}
+
+    def test_a_dry_run_promises_nothing_that_a_send_refuses(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.send()
+        again = shop.run("send", "receipts", "--date", "2026-12-30", "--dry-run")
+        assert again.status == 2
+        assert "already has issue 1" in again.err
 
     def test_two_posts_of_a_day_are_for_a_person_to_choose_from(self, shop: Shop) -> None:
         shop.add("a@readers.example")
@@ -634,6 +664,17 @@ class TestPreview:
         done = shop.run("resend", "1", "--only", "expired", "--reason", "the relay was down", "--yes")
         assert done.status == 0
         assert shop.inbox == dict.fromkeys(readers(3), 1)
+
+
+class TestTypingMistakes:
+    def test_a_channel_that_nobody_provides(self, shop: Shop) -> None:
+        shop.add("a@readers.example")
+        shop.send()
+        for words in (["resume", "emial"], ["log", "1", "--channel", "bogus"]):
+            done = shop.run(*words)
+            assert done.status == 2
+            assert "no channel is called" in done.err
+        assert "no deliveries match" in shop.run("log", "1", "--to", "nobody@x.example").out
 
 
 class TestSubscribers:

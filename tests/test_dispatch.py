@@ -82,7 +82,7 @@ class TestOpening:
     def test_a_post_on_another_day_is_refused(self, world: World) -> None:
         world.subscribe("ann")
         world.open()
-        with pytest.raises(RequestRefused, match="already went out"):
+        with pytest.raises(RequestRefused, match="already has issue"):
             world.open(DAY + timedelta(days=1))
 
     @pytest.mark.parametrize(

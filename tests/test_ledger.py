@@ -123,7 +123,7 @@ class TestOpening:
 
     def test_a_post_goes_out_once(self, world: World) -> None:
         first = opened(world, "ann")
-        with pytest.raises(RequestRefused, match=f"already went out as issue {first.id}"):
+        with pytest.raises(RequestRefused, match=f"already has issue {first.id}"):
             world.ledger.open_issue(_new_issue(days=1))
         assert world.ledger.issue_of("daily", DAY + timedelta(days=1)) is None
 

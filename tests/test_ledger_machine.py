@@ -74,6 +74,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.issues: list[Issue] = []
         self.held: list[tuple[Chunk, list[Delivery]]] = []
         self.sent: Counter[tuple[Key, int]] = Counter()
+        self.open()
 
     @precondition(lambda self: len(self.issues) < 3)
     @rule()
@@ -82,19 +83,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.issues.append(self.world.open(DAY + timedelta(days=number), f"post-{number}", guarded=False))
 
     @precondition(lambda self: len(self.held) < 2)
-    @rule()
-    def lease(self) -> None:
+    @rule(size=st.integers(1, 2))
+    def lease(self, size: int) -> None:
         chunk = self.world.ledger.lease("email", f"worker:{len(self.held)}", LEASE)
         if chunk:
             assert chunk.id not in {held.id for held, _ in self.live()}
             self.held.append((chunk, []))
+            self.take(chunk, self.held[-1][1], size)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), size=st.integers(1, 2))
     def begin(self, data: st.DataObject, size: int) -> None:
         chunk, in_hand = data.draw(st.sampled_from(self.held))
-        if in_hand:
-            return
+        if not in_hand:
+            self.take(chunk, in_hand, size)
+
+    def take(self, chunk: Chunk, in_hand: list[Delivery], size: int) -> None:
         try:
             in_hand.extend(self.world.ledger.begin(chunk, size, LEASE))
         except LeaseLost:
@@ -141,8 +145,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.world.clock.forward(timedelta(seconds=seconds))
 
-    @rule(again=st.booleans())
-    def recover(self, again: bool) -> None:
+    @rule(again=st.booleans(), seconds=st.sampled_from([0, 61]))
+    def recover(self, again: bool, seconds: int) -> None:
+        self.world.clock.forward(timedelta(seconds=seconds))
         self.world.ledger.recover_leases({"email": again})
 
     @rule()

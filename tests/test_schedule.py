@@ -462,7 +462,7 @@ class TestHeld:
         stage.write_post(text=POST + "\n再说一句。\n")
         stage.tick(0)
         assert stage.state is None
-        assert "the post 'today' already went out as issue 1" in stage.body
+        assert "the post 'today' already has issue 1" in stage.body
 
 
 class TestMissed:

@@ -64,7 +64,7 @@ def status(
 ) -> None:
     """Show how an issue stands: planned, sent, failed, skipped, unconfirmed, by channel, and why.
 
-    Exit status 1 while anything is pending, unconfirmed, or a channel is stopped.
+    Exit status 1 while anything is pending or unconfirmed.
     """
     with distributor_of(context) as distributor:
         issue = _issue(distributor, issue_id, newsletter)
@@ -96,8 +96,8 @@ def status(
                 for channel, reason, number in found[:5]:
                     say(f"  {state}: {number} × {channel}: {reason}")
             for channel, stop in stops.items():
-                say(f"  {channel} is stopped until {stop.until:%H:%M:%S} UTC: {stop.reason}")
-    if total.open or total.unconfirmed or stops or not total.balanced:
+                say(f"  {channel} is stopped until {stop.until:%Y-%m-%d %H:%M:%S} UTC: {stop.reason}")
+    if total.open or total.unconfirmed or not total.balanced:
         raise typer.Exit(1)
 
 
@@ -118,6 +118,7 @@ def log(
 ) -> None:
     """Show deliveries with every attempt: when, why it began, how it ended, what the other side said."""
     with distributor_of(context) as distributor:
+        _refuse_unknown(distributor, channel)
         everywhere = to is not None and issue_id is None
         issue = None if everywhere else _issue(distributor, issue_id, newsletter)
         entries = distributor.ledger.log(
@@ -131,6 +132,8 @@ def log(
     if as_json:
         print_json([{**plain(entry), "delivery": f"{entry.issue_id}.{entry.seq}"} for entry in entries])
         return
+    if not entries:
+        say("no deliveries match")
     for entry in entries:
         _show(entry)
     if len(entries) == limit and not everywhere:
@@ -167,6 +170,7 @@ def resume(
     """Go on with a paused issue, or use a stopped channel again at once."""
     with distributor_of(context) as distributor:
         if what and not what.isdigit():
+            _refuse_unknown(distributor, what)
             was = distributor.ledger.resume_channel(what)
             say(f"{what} is used again" if was else f"{what} was not stopped")
             return
@@ -253,12 +257,21 @@ def _refuse_over(issue: Issue) -> None:
         raise RequestRefused(f"issue {issue.id} is {issue.state} already")
 
 
+def _refuse_unknown(distributor: Distributor, channel: str | None) -> None:
+    if channel is not None and channel not in distributor.channels:
+        raise RequestRefused(
+            f"no channel is called {channel!r}; there are: {', '.join(distributor.channels)}"
+        )
+
+
 def _nothing(distributor: Distributor, issue_id: int, asked: ResendRequest) -> str:
     if asked.address and asked.scope is not ResendScope.ALL:
         for entry in distributor.ledger.log(issue_id, address=asked.address, channel=asked.channel):
             if entry.state is DeliveryState.SENT:
                 return f"{asked.address} was already sent to; --only all sends it again all the same"
-    return f"nothing to resend: issue {issue_id} has no {asked.scope} deliveries that may be reached"
+    which = "" if asked.scope is ResendScope.ALL else f"{asked.scope} "
+    where = f" for {asked.address}" if asked.address else ""
+    return f"nothing to resend: issue {issue_id} has no {which}deliveries{where} that may be reached"
 
 
 def _show(entry: LogEntry) -> None:

@@ -16,11 +16,14 @@ from distributor.cli.deliver import conclude, deliver
 from distributor.cli.output import AsJson, NewsletterName, duration, print_json, print_table, say
 from distributor.dispatch import open_issue, planned_sizes, render, test_send
 from distributor.errors import RequestRefused
+from distributor.ledger import once_only
 from distributor.model import Issue, IssueState, OpenedBy, Post
 from distributor.posts import PickVerdict, find_post, pick_post
 from distributor.preview import write_preview
 from distributor.settings import Newsletter, Settings
 
+#: An issue that a second `send` goes on with.
+UNDER_WAY = {IssueState.OPENING, IssueState.SENDING}
 #: A demonstration or rehearsal that takes longer than this is stuck.
 REHEARSAL = timedelta(minutes=5)
 
@@ -111,19 +114,18 @@ def send(
                 f"{chosen.slug} has no channel {channel!r}; it has: {', '.join(chosen.channels)}"
             )
         day = on.date() if on else datetime.now(chosen.zone).date()
-        if not (test_to or dry_run or extra) and (issue := distributor.ledger.issue_of(chosen.slug, day)):
-            say(
-                f"{chosen.slug} {day}: issue {issue.id} ({issue.title}) was already opened; nothing is sent twice"
-            )
-            again = issue.state in {IssueState.OPENING, IssueState.SENDING} and not issue.paused
-            raise typer.Exit(
-                deliver(distributor, issue, patience=patience) if again else conclude(distributor, issue)
-            )
+        if not (test_to or extra) and (issue := distributor.ledger.issue_of(chosen.slug, day)):
+            _refuse_another(distributor.settings, chosen, post, issue)
+            raise typer.Exit(_go_on(distributor, issue, patience, dry_run=dry_run))
         found = _choose(distributor.settings, chosen, post, day)
         if test_to:
             receipts = test_send(distributor.engine, chosen, found, channel, test_to)
             say(f"test sent to {test_to} ({len(receipts)} message(s)); no issue was opened")
             return
+        if before := distributor.ledger.sent_as(chosen.slug, found.slug):
+            if before.state not in UNDER_WAY:
+                raise RequestRefused(once_only(before))
+            raise typer.Exit(_go_on(distributor, before, patience, dry_run=dry_run))
         if dry_run:
             _show_plan(
                 found,
@@ -181,6 +183,28 @@ def _program() -> str:
 
 def _deliver_demo(distributor: Distributor, issue: Issue) -> int:
     return deliver(distributor, issue, patience=REHEARSAL)
+
+
+def _refuse_another(settings: Settings, newsletter: Newsletter, post: str | None, issue: Issue) -> None:
+    """A post that was named is not the one that has the day: saying "already opened" would sound as if it had gone out."""
+    if post is None:
+        return
+    named = find_post(settings.path(newsletter.posts), post, newsletter.zone)
+    if named.slug != issue.slug:
+        raise RequestRefused(
+            f"{issue.newsletter} {issue.local_date}: the day belongs to issue {issue.id} ({issue.slug}); "
+            f"{named.slug} was not sent.\nTo send it as a second issue of this day: distributor send --extra {named.slug}"
+        )
+
+
+def _go_on(distributor: Distributor, issue: Issue, patience: timedelta, *, dry_run: bool) -> int:
+    """Goes on with what is left of an issue; returns the exit status."""
+    say(
+        f"{issue.newsletter} {issue.local_date}: issue {issue.id} ({issue.title}) was already opened; nothing is sent twice"
+    )
+    if dry_run or issue.paused or issue.state not in UNDER_WAY:
+        return conclude(distributor, issue)
+    return deliver(distributor, issue, patience=patience)
 
 
 def _choose(settings: Settings, newsletter: Newsletter, post: str | None, day: date) -> Post:

@@ -4,7 +4,7 @@ Every change of a delivery's state goes through here, together with its chunk's 
 One module a story; each is a part of the one `Ledger`.
 """
 
-from distributor.ledger.issues import Issues
+from distributor.ledger.issues import Issues, once_only
 from distributor.ledger.leases import LEASE_LOST_TEXT, Leases
 from distributor.ledger.opening import WINDOW, Opening
 from distributor.ledger.repairs import Repairs
@@ -31,6 +31,7 @@ __all__ = [
     "NewIssue",
     "Postponed",
     "ResendRequest",
+    "once_only",
 ]
 
 

@@ -34,6 +34,24 @@ from distributor.model import (
     SkipReason,
 )
 
+#: What to do about a post that has had its issue, by where that issue stands.
+INSTEAD = {
+    IssueState.CANCELLED: "That issue was cancelled; to send the post all the same, give it another slug.",
+    IssueState.EXPIRED: "To reach those it expired for: distributor resend {0} --only expired --reason …",
+    IssueState.WAITING: "That issue waits for approval: distributor approve {0}",
+}
+
+
+def once_only(issue: Issue) -> str:
+    """Why the post of this issue opens no other one, and what to do instead."""
+    instead = INSTEAD.get(
+        issue.state, "To reach those who missed it: distributor resend {0} --only missing --reason …"
+    )
+    return (
+        f"the post {issue.slug!r} already has issue {issue.id}, of {issue.local_date} ({issue.state}); a post goes out once.\n"
+        + instead.format(issue.id)
+    )
+
 
 class Issues(Tables):
     """Issues and their frozen messages."""
@@ -73,15 +91,8 @@ class Issues(Tables):
             return issue_from(found), opened
 
     def _already_sent(self, connection: Connection, new: NewIssue) -> str:
-        other = connection.execute(
-            select(issues.c.id, issues.c.local_date).where(
-                issues.c.newsletter == new.newsletter, issues.c.slug == new.slug
-            )
-        ).one()
-        return (
-            f"the post {new.slug!r} already went out as issue {other.id} on {other.local_date}; a post goes out once.\n"
-            f"To reach those who missed it: distributor resend {other.id} --only missing --reason …"
-        )
+        of_that_post = select(issues).where(issues.c.newsletter == new.newsletter, issues.c.slug == new.slug)
+        return once_only(issue_from(connection.execute(of_that_post).one()))
 
     def _freeze_messages(self, connection: Connection, issue_id: int, new: NewIssue) -> None:
         self.database.ensure_partition(connection, issue_id)
