@@ -246,18 +246,18 @@ def start_redis() -> Server:
     program = find_redis()
     folder = Path(tempfile.mkdtemp(prefix="redis-"))
     port = free_port()
-    argv = [
-        *(str(program), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)),
-        *(
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "everysec",
-            "--save",
-            "",
-            "--maxmemory-policy",
-            "noeviction",
-        ),
+    argv = [str(program), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+    # `always`, where production has `everysec`: with a slow disk that one may hold back two seconds of writes, and a
+    # test that kills the server would find what it wrote gone.
+    argv += [
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--save",
+        "",
+        "--maxmemory-policy",
+        "noeviction",
     ]
     server = OwnServer(f"redis://127.0.0.1:{port}/0", "", argv, folder, lambda: redis_answers(port))
     server.start()
