@@ -99,7 +99,7 @@ def prepare(distributor: Distributor) -> None:
         raise ServiceDown(
             f"the database {distributor.database.name} has no tables yet: run `distributor db upgrade`"
         )
-    if has != brings:
+    if has != brings and not distributor.database.is_ahead():
         raise ServiceDown(
             f"the database {distributor.database.name} is at revision {has}, this program brings {brings}: "
             "run `distributor db upgrade`"

@@ -411,7 +411,9 @@ class Database:
             return f"{self.url.get_backend_name()} {connection.execute(text(query)).scalar_one()}"
 
     def upgrade(self) -> None:
-        """Brings the schema to the newest revision."""
+        """Brings the schema to the newest revision this version knows; leaves a newer one alone."""
+        if self.is_ahead():
+            return
         with self._translated(), self._writer, self.engine.connect() as connection:
             connection = connection.execution_options(sqlite_write=True)  # noqa: PLW2901 - the same connection, marked
             with connection.begin():
@@ -422,6 +424,13 @@ class Database:
         with self.read() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
             return current, ScriptDirectory.from_config(_alembic_config(connection)).get_current_head()
+
+    def is_ahead(self) -> bool:
+        """Whether a newer version of the program has changed the tables. Its migrations only add, so this one goes on."""
+        has, _brings = self.revision()
+        with self.read() as connection:
+            known = ScriptDirectory.from_config(_alembic_config(connection)).walk_revisions()
+            return has is not None and has not in {script.revision for script in known}
 
     def ensure_partition(self, connection: Connection, issue_id: int) -> None:
         """Makes the partitions that hold an issue's deliveries and attempts (PostgreSQL only)."""

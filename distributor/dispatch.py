@@ -491,9 +491,8 @@ class Lane:
         """The channel stops; no recipient pays for it with a try."""
         ledger = self.engine.ledger
         stopped = None
-        with suppress(
-            ServiceDown
-        ):  # what was sent in this slice must still be written; the next send finds out again
+        # Without the database the next send finds out again; what this slice has sent must be written first.
+        with suppress(ServiceDown):
             stopped = ledger.stop_channel(self.channel, str(error), _stop_wait(ledger, self.channel))
         if stopped:  # several lanes meet the same trouble at once: the first one tells
             times, until = stopped

@@ -28,7 +28,7 @@ from mdit_py_plugins.footnote import footnote_plugin
 
 from distributor.errors import PostError
 from distributor.model import Post
-from distributor.settings import Newsletter
+from distributor.settings import Newsletter, packaged
 
 #: Controls a reader cannot see: C0 except tab and newline, DEL, C1 (Gmail clips mail that has them), and surrogates.
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -628,16 +628,10 @@ def first_sentence(text: str) -> str:
 # --- templates ---------------------------------------------------------------------------------------------------
 
 
-def packaged_templates() -> Path:
-    """The templates that come with the package; in a checkout, those beside it."""
-    inside = Path(__file__).parent / "defaults" / "templates"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "templates"
-
-
 def template_environment(project: Path | None = None) -> Environment:
     """Templates by name, such as `email/issue.html.j2`: the project's `templates/` first, then the packaged ones."""
     folders = [project / "templates"] if project else []
-    loaders: list[BaseLoader] = [FileSystemLoader(folder) for folder in [*folders, packaged_templates()]]
+    loaders: list[BaseLoader] = [FileSystemLoader(folder) for folder in [*folders, packaged("templates")]]
     return SandboxedEnvironment(
         loader=ChoiceLoader(loaders),
         autoescape=lambda name: name is not None and name.endswith((".html.j2", ".html")),

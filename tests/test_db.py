@@ -71,6 +71,16 @@ class TestSchema:
         assert database.revision() == (has, brings)
         assert has == brings
 
+    def test_a_newer_version_s_tables_are_worked_with_and_left_alone(self, database: Database) -> None:
+        """Migrations only add, so that old and new workers drain together while a new version is rolled out."""
+        database.upgrade()
+        assert not database.is_ahead()
+        with database.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        assert database.is_ahead()
+        database.upgrade()
+        assert database.revision()[0] == "9999"
+
     def test_upgrading_keeps_the_rows(self, world: World) -> None:
         world.subscribe("ann")
         world.database.upgrade()

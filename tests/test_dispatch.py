@@ -21,7 +21,7 @@ from fakes import (
 )
 
 from distributor import dispatch
-from distributor.db import Database
+from distributor.db import Database, deliveries
 from distributor.dispatch import (
     AudienceHeld,
     Policy,
@@ -570,6 +570,18 @@ class TestResend:
             assert resend(world.engine, issue.id, asked(scope)) == 1
         assert world.drain() == 2
         assert [each.id for each in sweep(world.engine).finished] == [issue.id]
+
+    def test_after_retention_nobody_can_say_who_is_missing(self, world: World) -> None:
+        world.subscribe("ann")
+        issue = world.open()
+        world.drain()
+        sweep(world.engine)
+        with world.database.write() as connection:
+            world.database.drop_issues(connection, deliveries, below=1_000)
+        for act in (plan_resend, resend):
+            with pytest.raises(RequestRefused, match="kept no more"):
+                act(world.engine, issue.id, asked(ResendScope.MISSING))
+        assert world.channel.reached == [ANN]
 
     def test_the_missing_ones_get_it(self, world: World) -> None:
         world.subscribe("ann", "gone")
