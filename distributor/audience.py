@@ -3,7 +3,7 @@
 import csv
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -266,6 +266,12 @@ class Audience:
             subscribers.c.channel == channel, subscribers.c.address == address
         )
         return _subscription(connection.execute(query).one())
+
+
+def of_domains(audience: AudienceQuery, domains: Collection[str], *, others: bool = False) -> AudienceQuery:
+    """The part of an audience (`active`) at these domains, or at all the others."""
+    among = subscribers.c.domain.in_(list(domains))
+    return audience.where(~among if others else among)
 
 
 def active(

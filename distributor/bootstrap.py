@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from redis import Redis
 from sqlalchemy.engine import make_url
 
 from distributor.alerts import Alerts, route_channels
@@ -17,13 +17,17 @@ from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
 from distributor.db import Clock, Database
 from distributor.dispatch import Engine, Policy
-from distributor.doctor import Finding, Level, examine
 from distributor.errors import ServiceDown
+from distributor.journal import Journals
 from distributor.ledger import Ledger
 from distributor.notices import Notices
-from distributor.pacing import MemoryPacer, Pacer, RedisPacer
+from distributor.pacing import MemoryPacer, Pacer
 from distributor.schedule import Scheduler
+from distributor.sentlog import SentLog
 from distributor.settings import Retention, Settings
+
+if TYPE_CHECKING:
+    from distributor.doctor import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,10 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Distributor:
         pacer=_pacer(settings),
         settings=settings.engine,
         base_url=settings.web.base_url,
+        journals=Journals(settings.path(settings.engine.journal)) if settings.engine.journal else None,
+        sent_log=SentLog(settings.path(settings.engine.journal) / "sent")
+        if settings.engine.journal
+        else None,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
     alerts = Alerts(settings=settings, channels=channels, notices=notices)
@@ -114,13 +122,17 @@ def policy_of(settings: Settings, channel: str) -> Policy:
     return Policy(retry=table.retry, on_unconfirmed=table.on_unconfirmed)
 
 
-def findings(settings: Settings, database: Database) -> Iterator[Finding]:
+def findings(settings: Settings, database: Database) -> Iterator["Finding"]:
     """The doctor's findings."""
+    from distributor.doctor import examine  # noqa: PLC0415 - DNS and more: 0.15 s that few commands need
+
     return examine(settings, probe_database=database.version, now=lambda: datetime.now(UTC))
 
 
 def wrong(settings: Settings, database: Database) -> Sequence[str]:
     """What would make a send fail, one line each."""
+    from distributor.doctor import Level  # noqa: PLC0415 - as above
+
     return [
         f"{finding.check}: {finding.text}" + (f" ({finding.fix})" if finding.fix else "")
         for finding in findings(settings, database)
@@ -157,10 +169,17 @@ def sole_sender(settings: Settings) -> Iterator[bool]:
 def _pacer(settings: Settings) -> Pacer:
     if not settings.broker.configured:
         return MemoryPacer()
+    from redis import Redis  # noqa: PLC0415 - 0.2 s that only a broker needs
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - likewise
+    from redis.retry import Retry  # noqa: PLC0415 - likewise
+
+    from distributor.pacing_redis import RedisPacer  # noqa: PLC0415 - likewise
+
     redis = Redis.from_url(
         settings.broker.url.get_secret_value(),
         socket_timeout=2,
         socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),  # a second try might take permits twice, and costs another timeout
         health_check_interval=25,
     )
-    return RedisPacer(redis)
+    return RedisPacer(redis, workers=settings.engine.processes)

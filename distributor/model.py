@@ -1,5 +1,7 @@
 """The words of the glossary as values: frozen dataclasses, enums, and the legal moves between states.
 
+What exists once a delivery is a named tuple: making one costs a fifth of a frozen dataclass.
+
 Nothing here knows SQL, HTTP, Celery or the clock.
 """
 
@@ -7,9 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 
 class DeliveryState(StrEnum):
@@ -168,8 +172,7 @@ class Message:
         return hashlib.sha256(json.dumps(frozen, ensure_ascii=False).encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipient:
+class Recipient(NamedTuple):
     """An address frozen into an issue: a subscriber's, or a destination from the configuration."""
 
     channel: str
@@ -180,8 +183,7 @@ class Recipient:
     token: str | None = None
 
 
-@dataclass(frozen=True, order=True)
-class DeliveryId:
+class DeliveryId(NamedTuple):
     """The identity of one delivery: issue, its number within the issue, and the resend number (0: the first)."""
 
     issue_id: int
@@ -193,7 +195,20 @@ class DeliveryId:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parcel:
+class Relay:
+    """A way out of a channel: a mail relay, a bot. Of several that may carry a recipient, one is chosen by weight.
+
+    `domains`: it carries these recipient domains, and those are carried by nobody else; empty: it carries all others.
+    `daily_cap`: deliveries a day (UTC) over all workers; 0: no cap.
+    """
+
+    name: str
+    weight: int = 1
+    daily_cap: int = 0
+    domains: frozenset[str] = frozenset()
+
+
+class Parcel(NamedTuple):
     """What one send needs: the frozen message (one part), who gets it, and the delivery's identity.
 
     `sent_date` is the same for every try of one delivery and resend number (so that a repeated mail is recognisable).
@@ -203,11 +218,10 @@ class Parcel:
     recipient: Recipient
     identity: DeliveryId
     sent_date: datetime
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
+class Receipt(NamedTuple):
     """A transport's proof that it accepted one part, with the provider's id when there is one.
 
     `address` is set when the provider told us that the recipient lives elsewhere now (a migrated Telegram chat).
@@ -219,8 +233,7 @@ class Receipt:
     address: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One row of the ledger, as a worker reads it: who gets which message, and how far it came."""
 
     identity: DeliveryId
@@ -246,11 +259,10 @@ class Chunk:
     token: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one attempt ended; the ledger turns it into the delivery's state and an attempt row.
 
-    `retry_at` is set exactly when the state is pending. `counts` says whether the attempt uses up a try.
+    `retry_in` (from when it is written down) is set exactly when the state is pending. `counts` says whether the attempt uses up a try.
     """
 
     delivery: Delivery
@@ -262,10 +274,11 @@ class Outcome:
     code: str = ""
     text: str = ""
     reason: SkipReason | None = None
-    retry_at: datetime | None = None
+    retry_in: timedelta | None = None
     counts: bool = True
     suppress: SuppressionReason | None = None
     new_address: str | None = None
+    relay: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,3 +330,4 @@ class Issue:
     finished_at: datetime | None = None
     approved_by: str | None = None
     paused: bool = False
+    hold: str | None = None

@@ -1,6 +1,6 @@
 """The outbox of mail outside an issue: what the operator is told, one row for each route, with tries and errors."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from distributor.db import Database, insert_ignore, notices
 from distributor.model import DeliveryState
 
 #: How long one process keeps a notice to itself while it sends it.
-LEASE = timedelta(minutes=2)
+LEASE = timedelta(minutes=4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,12 @@ class Notices:
                 for route in routes
             ]
             return insert_ignore(self.database, notices, rows, connection) > 0
+
+    def are_told(self, keys: Collection[str]) -> set[str]:
+        """Those of the keys that were told already."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(notices.c.key).where(notices.c.key.in_(list(keys))).distinct())
+            return {row.key for row in rows}
 
     def take_due(self) -> Sequence[Notice]:
         """The notices that are due, ours for a while: another process does not get them meanwhile."""

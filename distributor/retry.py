@@ -22,10 +22,10 @@ SHORTEST_WAIT = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a delivery after a failed attempt. `retry_at` is set exactly when the state is pending."""
+    """What becomes of a delivery after a failed attempt. `retry_in` is set exactly when the state is pending."""
 
     state: DeliveryState
-    retry_at: datetime | None = None
+    retry_in: timedelta | None = None
     counts: bool = True
     note: str = ""
 
@@ -48,13 +48,13 @@ def decide(
     floor = error.retry_after if isinstance(error, Unavailable) else None
     if isinstance(error, Unavailable) and not error.counts:
         wait = floor if floor is not None else backoff(tries, policy, random)
-        return Decision(DeliveryState.PENDING, now + max(wait, SHORTEST_WAIT), counts=False)
+        return Decision(DeliveryState.PENDING, max(wait, SHORTEST_WAIT), counts=False)
     if tries + 1 >= policy.tries:
         return Decision(DeliveryState.FAILED, note=f"gave up after {tries + 1} tries")
-    retry_at = now + max(backoff(tries, policy, random), floor or SHORTEST_WAIT)
-    if retry_at > first_try_at + policy.max_age:
+    wait = max(backoff(tries, policy, random), floor or SHORTEST_WAIT)
+    if now + wait > first_try_at + policy.max_age:
         return Decision(DeliveryState.FAILED, note=f"gave up: older than {policy.max_age}")
-    return Decision(DeliveryState.PENDING, retry_at)
+    return Decision(DeliveryState.PENDING, wait)
 
 
 def backoff(tries: int, policy: Retry, random: Random) -> timedelta:

@@ -28,6 +28,8 @@ CHECK_AHEAD = timedelta(minutes=30)
 LATE_AFTER = timedelta(minutes=10)
 #: A missed day is looked at for this long; later it is history.
 LOOK_BACK = timedelta(hours=24)
+#: The end of an issue is told this long after it at the latest.
+TOLD_WITHIN = timedelta(days=1)
 
 
 class Phase(StrEnum):
@@ -269,15 +271,12 @@ VERDICTS: Mapping[PickVerdict, Callable[[Scheduler, Turn, datetime, Pick], None]
 def look_after(engine: Engine, alerts: Alerts) -> Swept:
     """A sweep, and what it has to tell the operator."""
     swept = sweep(engine)
-    for issue in swept.finished:
-        tell_finished(engine, alerts, issue)
-    for issue in swept.expired:
+    tell_ended(engine, alerts)
+    for trouble in swept.troubles:
         alerts.tell(
-            f"expired:{issue.id}:{issue.expires_at.isoformat()}",
-            f"{issue.newsletter} {issue.local_date}: issue {issue.id} expired before it was all sent",
-            f"{issue.title}\n\n{report(engine, issue)}\n\nWhat was still pending is skipped: it would have been old news.\n"
-            f"To send it to them all the same: distributor resend {issue.id} --only expired --reason …",
+            f"trouble:{hashlib.sha256(trouble.encode()).hexdigest()[:16]}", trouble.split("\n")[0], trouble
         )
+    _tell_doubts(engine, alerts)
     for channel, stop in engine.ledger.stopped_channels().items():
         alerts.tell(
             f"stopped:{channel}:{stop.stopped_at.isoformat()}",
@@ -289,37 +288,74 @@ def look_after(engine: Engine, alerts: Alerts) -> Swept:
     return swept
 
 
-def tell_finished(engine: Engine, alerts: Alerts, issue: Issue) -> None:
+def tell_ended(engine: Engine, alerts: Alerts) -> None:
+    """The reports of what has ended lately and is not told yet: whoever ended it may have died before it told."""
+    ended = {_end_key(issue): issue for issue in engine.ledger.ended_since(TOLD_WITHIN)}
+    told = alerts.notices.are_told(ended) if ended else set()
+    for key, issue in ended.items():
+        if key in told:
+            continue
+        if issue.state is IssueState.FINISHED:
+            _tell_finished(engine, alerts, key, issue)
+        else:
+            _tell_expired(engine, alerts, key, issue)
+
+
+def _end_key(issue: Issue) -> str:
+    """An issue that a resend reopened ends again, and is told again."""
+    moment = issue.finished_at if issue.state is IssueState.FINISHED else issue.expires_at
+    return f"{issue.state}:{issue.id}:{moment.isoformat() if moment else ''}"
+
+
+def _tell_expired(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> None:
+    alerts.tell(
+        key,
+        f"{issue.newsletter} {issue.local_date}: issue {issue.id} expired before it was all sent",
+        f"{issue.title}\n\n{report(engine, issue)}\n\nWhat was still pending is skipped: it would have been old news.\n"
+        f"To send it to them all the same: distributor resend {issue.id} --only expired --reason …",
+    )
+
+
+def _tell_doubts(engine: Engine, alerts: Alerts) -> None:
+    """A destination is a whole channel of readers: one that is in doubt is told at once, not with the report."""
+    for entry in engine.ledger.doubtful_destinations():
+        number = f"{entry.issue_id}.{entry.seq}"
+        alerts.tell(
+            f"doubt:{number}.{entry.resend}",
+            f"{entry.channel} {entry.destination}: it may have gone, nobody knows",
+            f"Issue {entry.issue_id} was handed over to {entry.destination} on {entry.channel}, and the answer was lost: "
+            f"{entry.text}\n\nLook there, then say what you saw:\n  distributor resolve {number} --sent\n"
+            f"  distributor resolve {number} --not-sent   and   "
+            f"distributor resend {entry.issue_id} --only failed --reason …",
+        )
+
+
+def _tell_finished(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> None:
     """The report at the end of a send; the dead-man ping when nothing needs a person."""
     total = sum(engine.ledger.tallies(issue.id).values(), Tally())
-    lines = [issue.title, "", report(engine, issue)]
-    if total.unconfirmed:
-        lines += [
-            "",
-            f"{total.unconfirmed} unconfirmed: handed over, the answer was lost; they may have arrived. A person decides:",
-            f"  who:       distributor log {issue.id} --state unconfirmed",
-            f"  one:       distributor resolve {issue.id}.<number> --sent   (or --not-sent)",
-            f"  all again: distributor resend {issue.id} --only unconfirmed --reason …",
-        ]
-    if total.failed:
-        lines += [
-            "",
-            f"{total.failed} failed:",
-            *_reasons(engine, issue),
-            f"  again: distributor resend {issue.id} --only failed --reason …",
-        ]
+    lines = [issue.title, "", report(engine, issue), *_open_questions(engine, issue, total)]
     verdict = (
-        f"done, {total.sent} sent"
-        if not total.unconfirmed
-        else f"{total.unconfirmed} unconfirmed, please look"
+        f"{total.unconfirmed} unconfirmed, please look" if total.unconfirmed else f"done, {total.sent} sent"
     )
     verdict += f", {total.failed} failed" if total.failed else ""
-    stamp = issue.finished_at.isoformat() if issue.finished_at else ""
-    alerts.tell(
-        f"finished:{issue.id}:{stamp}", f"{issue.newsletter} {issue.local_date}: {verdict}", "\n".join(lines)
-    )
-    if total.balanced and not total.unconfirmed and (total.sent or not total.failed):
+    new = alerts.tell(key, f"{issue.newsletter} {issue.local_date}: {verdict}", "\n".join(lines))
+    if new and total.balanced and not total.unconfirmed and (total.sent or not total.failed):
         alerts.dead_man()
+
+
+def _open_questions(engine: Engine, issue: Issue, total: Tally) -> Iterator[str]:
+    """What a person may want to do about it."""
+    if total.unconfirmed:
+        yield ""
+        yield f"{total.unconfirmed} unconfirmed: handed over, the answer was lost; they may have arrived. A person decides:"
+        yield f"  who:       distributor log {issue.id} --state unconfirmed"
+        yield f"  one:       distributor resolve {issue.id}.<number> --sent   (or --not-sent)"
+        yield f"  all again: distributor resend {issue.id} --only unconfirmed --reason …"
+    if total.failed:
+        yield ""
+        yield f"{total.failed} failed:"
+        yield from _reasons(engine, issue)
+        yield f"  again: distributor resend {issue.id} --only failed --reason …"
 
 
 def report(engine: Engine, issue: Issue) -> str:

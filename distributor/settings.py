@@ -133,10 +133,12 @@ class EngineSettings(Frozen):
     """`[engine]`."""
 
     chunk: int = Field(500, ge=1, le=10_000, description="deliveries a worker leases at once")
-    slice: int = Field(10, ge=1, le=500, description="deliveries whose intent is committed together")
+    slice: int = Field(50, ge=1, le=500, description="deliveries whose intent is committed together")
     lanes: int = Field(4, ge=1, le=256, description="connections a worker process opens per channel")
     lease: Duration = timedelta(seconds=60)
     sweep: Duration = timedelta(seconds=15)
+    processes: int = Field(2, ge=1, le=1000, description="processes that send: each one's share without Redis")
+    journal: str = Field("var/journal", description="folder the workers of a host share; empty: no journals")
 
 
 class Smtp(Frozen):
@@ -149,6 +151,35 @@ class Smtp(Frozen):
     password: SecretStr = SecretStr("")
     timeout: Duration = timedelta(seconds=60)
     helo: str = ""
+
+
+class MailRelay(Smtp):
+    """`[[email.relays]]`: one of several mail relays. Its password comes from DISTRIBUTOR_RELAY_<NAME>_PASSWORD."""
+
+    name: Name
+    weight: int = Field(1, ge=1, le=1000, description="its share of what several relays may carry")
+    rate: float = Field(0, ge=0, description="messages a second through it over all workers; 0: no limit")
+    daily_cap: int = Field(0, ge=0, description="deliveries a day (UTC); 0: no cap")
+    domains: tuple[str, ...] = Field((), description="recipient domains that it alone carries")
+
+
+class DomainGroup(Frozen):
+    """`[[email.domains]]`: recipient domains of one provider, which share a limit."""
+
+    name: Name
+    domains: tuple[str, ...] = Field(min_length=1)
+    rate: float = Field(
+        0, ge=0, description="messages a second over all workers; 0: none until it slows us down"
+    )
+
+
+#: Providers that slow a sender down by their own count: each has chunks of its own, so that one never holds the others.
+DOMAIN_GROUPS = (
+    DomainGroup(name="qq", domains=("qq.com", "vip.qq.com", "foxmail.com")),
+    DomainGroup(name="netease", domains=("163.com", "126.com", "yeah.net", "188.com", "vip.163.com")),
+    DomainGroup(name="gmail", domains=("gmail.com", "googlemail.com")),
+    DomainGroup(name="outlook", domains=("outlook.com", "hotmail.com", "live.com", "msn.com")),
+)
 
 
 class Retry(Frozen):
@@ -164,9 +195,29 @@ class EmailSettings(Frozen):
     """`[email]`."""
 
     smtp: Smtp = Smtp()
+    relays: tuple[MailRelay, ...] = ()
+    domains: tuple[DomainGroup, ...] = DOMAIN_GROUPS
     rate: float = Field(0, ge=0, description="messages a second over all workers; 0: no limit")
     retry: Retry = Retry()
     on_unconfirmed: Literal["hold", "resend"] = "hold"
+
+    @property
+    def all_relays(self) -> tuple[MailRelay, ...]:
+        """The relays of `[[email.relays]]`; without any, the one of `[email.smtp]`, under the name "smtp"."""
+        return self.relays or (MailRelay(name="smtp", **dict(self.smtp)),)
+
+    @model_validator(mode="after")
+    def names_are_their_own(self) -> "EmailSettings":
+        for what, names in (
+            ("email.relays: a name", [relay.name for relay in self.relays]),
+            ("email.domains: a name", [group.name for group in self.domains]),
+            ("email.domains: a domain", [domain for group in self.domains for domain in group.domains]),
+        ):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{what} stands there twice: {', '.join(twice)}")
+        if self.relays and all(relay.domains for relay in self.relays):
+            raise ValueError("email.relays: one of them must carry everybody else: leave its `domains` out")
+        return self
 
 
 class TelegramSettings(Frozen):
@@ -415,6 +466,7 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
             newsletters[newsletter.slug] = newsletter
     secrets = _Secrets(environment, mistakes)
     secrets.put_into(system)
+    secrets.put_into_relays(system)
     keys = {
         name: SecretStr(key)
         for name in _robots(system, newsletters)
@@ -441,6 +493,18 @@ def packaged(name: str) -> Path:
 def wecom_key_name(robot: str) -> str:
     """The environment variable that holds a robot's key."""
     return f"{PREFIX}WECOM_{robot.upper().replace('-', '_')}_KEY"
+
+
+def relay_password_name(relay: str) -> str:
+    """The environment variable that holds a relay's password."""
+    return f"{PREFIX}RELAY_{relay.upper().replace('-', '_')}_PASSWORD"
+
+
+def _relay_tables(system: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """The tables of `[[email.relays]]`, as far as they are tables."""
+    email = system.get("email")
+    relays = email.get("relays") if isinstance(email, dict) else None
+    return [relay for relay in relays if isinstance(relay, dict)] if isinstance(relays, list) else []
 
 
 def _read_newsletter(path: Path, mistakes: list[str]) -> Newsletter | None:
@@ -549,6 +613,11 @@ class _Secrets:
             ):  # else the file has something else there, and that is told as a mistake
                 target[place[-1]] = value
 
+    def put_into_relays(self, table: Mapping[str, Any]) -> None:
+        for relay in _relay_tables(table):
+            if password := self.read(relay_password_name(str(relay.get("name", "")))):
+                relay["password"] = password
+
     def read(self, name: str) -> str | None:
         path = self.environment.get(f"{name}_FILE")
         if not path:
@@ -574,6 +643,13 @@ def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: lis
             line = find_line(lines, place)
             mistakes.append(
                 f"{path}:{line}: {'.'.join(place)}: a secret must not stand in a file; set {PREFIX}{name} (or {PREFIX}{name}_FILE)"
+            )
+
+    for number, relay in enumerate(_relay_tables(system)):
+        if "password" in relay:
+            line = find_line(lines, ("email", "relays", str(number), "password"))
+            mistakes.append(
+                f"{path}:{line}: email.relays.password: a secret must not stand in a file; set {relay_password_name(str(relay.get('name', '')))}"
             )
 
 

@@ -1,6 +1,6 @@
 """A channel that answers by script, a clock that can be moved, and a small world to send in."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +12,7 @@ from services import fresh_database
 from sqlalchemy import text
 
 from distributor.audience import Audience, NewSubscriber, active
+from distributor.channels import EVERYBODY
 from distributor.db import Database, metadata
 from distributor.dispatch import Engine, Policy, drain, open_issue, takes_subscribers, write_audience
 from distributor.errors import SendError
@@ -26,6 +27,7 @@ from distributor.model import (
     Post,
     Receipt,
     Recipient,
+    Relay,
     Tally,
 )
 from distributor.pacing import Limit, MemoryPacer
@@ -58,6 +60,7 @@ class FakeChannel:
     parts: int = 1
     fixed: Sequence[Recipient] = ()
     pace: Sequence[Limit] = ()
+    groups: Sequence[str] = ()
     script: dict[str, list[Answer]] = field(default_factory=dict)
     troubles: list[SendError] = field(default_factory=list)
     before: Callable[[Parcel], None] = lambda _parcel: None
@@ -80,18 +83,35 @@ class FakeChannel:
     def destinations(self, _newsletter: Newsletter, /) -> Sequence[Recipient]:
         return self.fixed
 
-    def limits(self, _recipient: Recipient, /) -> Sequence[Limit]:
-        return self.pace
+    @property
+    def relays(self) -> Sequence[Relay]:
+        return [Relay(name="fake")]
+
+    def pace_groups(self) -> Mapping[str, Collection[str]]:
+        return {name: [name] for name in self.groups}
+
+    def pace_group(self, recipient: Recipient) -> str:
+        domain = recipient.address.rpartition("@")[2]
+        return domain if domain in self.groups else EVERYBODY
+
+    def domain_key(self, recipient: Recipient) -> str:
+        _name, at, domain = recipient.address.rpartition("@")
+        return f"{self.name}:domain:{domain}" if at and domain not in self.groups else ""
+
+    def limits(self, recipient: Recipient, relay: str) -> Sequence[Limit]:
+        group = self.pace_group(recipient)
+        own = [Limit(f"{self.name}:{group}")] if group != EVERYBODY else []
+        return [*(self.pace or [Limit(f"{self.name}/{relay}")]), *own]
 
     @contextmanager
-    def open(self) -> Iterator["FakeChannel"]:
+    def open(self, _relay: str, /) -> Iterator["FakeChannel"]:
         """The channel is its own transport. Raises the next of `troubles`."""
         self.opened += 1
         if self.troubles:
             raise self.troubles.pop(0)
         yield self
 
-    def send(self, parcel: Parcel) -> Receipt:
+    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - announces nothing
         self.before(parcel)
         self.calls.append(parcel)
         answers = self.script.get(parcel.recipient.address, [])
@@ -188,6 +208,13 @@ class World:
             dict.fromkeys(self.newsletter.channels, 0),
         )
         return issue, token, moment
+
+    def recover(self, *, again: bool = False) -> int:
+        """Takes back what ran out, without journals; returns how many chunks."""
+        lapsed = self.ledger.lapsed(None, (), timedelta(0))
+        for lease in lapsed:
+            self.ledger.recover(lease, None, resend=again)
+        return len(lapsed)
 
     def drain(self, channel: str | None = None, **options: Any) -> int:
         return drain(self.engine, channel or self.channel.name, **{"seconds": 10.0, **options})

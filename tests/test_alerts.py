@@ -21,6 +21,7 @@ from services import Project
 from distributor.alerts import WAITS, Alerts
 from distributor.audience import NewSubscriber
 from distributor.bootstrap import Distributor, build, prepare
+from distributor.channels import OneWay
 from distributor.dispatch import drain, open_issue, write_audience
 from distributor.model import Issue, Message, OpenedBy, Post, Recipient
 from distributor.notices import Notice
@@ -222,7 +223,7 @@ class TestRoutes:
     def test_a_bug_of_one_route_does_not_silence_the_others(
         self, stage: Stage, caplog: pytest.LogCaptureFixture
     ) -> None:
-        class Buggy:
+        class Buggy(OneWay):
             name = "email"
 
             def render(self, _post: Post, _newsletter: Newsletter) -> Sequence[Message]:
@@ -231,10 +232,10 @@ class TestRoutes:
             def destinations(self, _newsletter: Newsletter) -> Sequence[Recipient]:
                 return []
 
-            def limits(self, _recipient: Recipient) -> Sequence[Limit]:
+            def limits(self, _recipient: Recipient, _relay: str, /) -> Sequence[Limit]:
                 return []
 
-            def open(self) -> AbstractContextManager[Any]:
+            def open(self, _relay: str, /) -> AbstractContextManager[Any]:
                 raise RuntimeError("a token may stand here: hush")
 
         alerts = replace(stage.alerts, channels={**stage.alerts.channels, "email": Buggy()})

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,81 @@ class TestHelp:
         assert re.fullmatch(r"distributor \d+\.\d+\.\d+\n", done.stdout)
 
 
+#: Up to half a second each, and not for every command. (pydantic is: typer itself imports it.)
+HEAVY = {"alembic", "celery", "fastapi", "httpx", "kombu", "premailer", "sqlalchemy", "telegram", "uvicorn"}
+
+
+class TestStart:
+    """A command that is slow to begin is typed less often: what it does not need, it does not import."""
+
+    @pytest.mark.parametrize(
+        ("words", "needs"),
+        [
+            (["--help"], set()),
+            (["send", "--help"], set()),
+            (["ping", "cat"], set()),
+            (["status"], {"alembic", "httpx", "sqlalchemy"}),
+            (["send", "--date", DAY, "--dry-run"], {"alembic", "httpx", "premailer", "sqlalchemy"}),
+        ],
+        ids=["help", "a command's help", "wrong use", "status", "send"],
+    )
+    def test_what_is_imported(self, shop: Shop, words: list[str], needs: set[str]) -> None:
+        code = (
+            "import atexit, sys\n"
+            "atexit.register(lambda: print('imported:', *sys.modules))\n"
+            "from distributor.cli import main\n"
+            "main()"
+        )
+        argv = [sys.executable, "-c", code, "-C", str(shop.project.root), *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        imported = done.stdout.rpartition("imported:")[2].split()
+        assert "distributor.cli.app" in imported
+        assert HEAVY.intersection(imported) <= needs
+
+
+class TestHints:
+    """What a command tells to type next works from where the user stands."""
+
+    def failed(self, shop: Shop) -> None:
+        shop.sandbox.faults.add(Fault("email", "gone@*", "refuse"))
+        shop.add("gone@readers.example")
+
+    @pytest.mark.parametrize(
+        ("folder", "said"), [(".", "distributor log 1"), ("..", "distributor -C project log 1")]
+    )
+    def test_the_project_is_named_when_it_must_be(
+        self, shop: Shop, folder: str, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.failed(shop)
+        monkeypatch.chdir(shop.project.root / folder)
+        said = said.replace("project", shop.project.root.name)
+        assert f"1 failed:      {said} --state failed\n" in shop.send().out
+
+    def test_the_environment_names_it_too(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.failed(shop)
+        monkeypatch.setenv("DISTRIBUTOR_PROJECT", str(shop.project.root))
+        assert "  distributor log 1 --state failed" in shop.send().out
+
+    def test_a_path_is_quoted(self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        moved = tmp_path / "my news"
+        shop.project.root.rename(moved)
+        shop.project = replace(shop.project, root=moved)
+        shop.configure()
+        self.failed(shop)
+        monkeypatch.chdir(tmp_path)
+        assert "distributor -C 'my news' log 1 --state failed" in shop.send().out
+
+    def test_a_rehearsal_tells_the_reasons_itself(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its database is gone afterwards: no command could show them."""
+        shop.add("gone@readers.example", "here@readers.example")
+        faulty = partial(Sandbox, faults=[Fault("email", "gone@*", "refuse")])
+        monkeypatch.setattr("distributor.sandbox.server.Sandbox", faulty)
+        done = shop.run("rehearse", "receipts")
+        assert done.status == 0
+        assert "1 failed: email: 550 5.1.1" in done.out
+        assert "--state" not in done.out
+
+
 class TestWrongUse:
     @pytest.mark.parametrize(
         ("words", "said"),
@@ -257,6 +334,15 @@ class TestWrongUse:
         assert shop.send().status == 0
         assert shop.sandbox.inbox.count("telegram") == 1
 
+    def test_a_test_send_without_the_token_is_wrong_configuration(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("DISTRIBUTOR_TELEGRAM_TOKEN")
+        shop.configure({"channels": {"telegram": {"subscribers": True}}})
+        done = shop.send("--test-to", "100500", "--channel", "telegram")
+        assert (done.status, done.out) == (2, "")
+        assert done.err.startswith("error: no bot token: set DISTRIBUTOR_TELEGRAM_TOKEN")
+
     def test_a_missing_extra_is_told_with_the_command(self, shop: Shop) -> None:
         """An installation without the sandbox has every other command."""
         code = "import sys; sys.modules['aiosmtpd.smtp'] = None; from distributor.cli import main; main()"
@@ -327,6 +413,16 @@ class TestServersThatAreDown:
         assert "Cannot connect to redis://" in said
         assert "127.0.0.1:1" in said
         assert "hush" not in said
+
+    @pytest.mark.parametrize(("verbose", "logged"), [([], False), (["--verbose"], True)])
+    def test_a_stopped_channel_is_told_once(self, shop: Shop, verbose: list[str], logged: bool) -> None:
+        shop.smtp_port = free_port()
+        shop.configure()
+        shop.add("a@readers.example")
+        done = finish(shop.start(*verbose, "send", "--date", DAY, "--wait", "1s"))
+        assert done.status == 1
+        assert "email is stopped: " in done.out
+        assert ("channel_stopped" in done.err) is logged
 
     def test_the_relay_stops_the_channel_and_nothing_is_lost(self, shop: Shop) -> None:
         shop.smtp_port = free_port()
@@ -444,7 +540,7 @@ class TestSend:
         done = shop.send()
         assert done.status == 2
         assert "evening.md" in done.err
-        assert "distributor send POST" in done.err
+        assert f"distributor -C {shop.project.root} send POST" in done.err
         assert shop.send("evening").status == 0
 
     def test_an_empty_audience_is_asked_about(self, shop: Shop) -> None:
@@ -459,7 +555,7 @@ class TestSend:
         done = shop.send()
         assert done.status == 0
         assert "1 failed:" in done.out
-        assert "distributor log 1 --state failed" in done.out
+        assert f"distributor -C {shop.project.root} log 1 --state failed" in done.out
         assert "550 5.1.1" in shop.run("log", "--state", "failed").out
 
     def test_one_unconfirmed_is_not_done_until_a_person_says_so(self, shop: Shop) -> None:
@@ -467,7 +563,7 @@ class TestSend:
         shop.add("lost@readers.example", "here@readers.example")
         done = shop.send()
         assert done.status == 1
-        assert "1 unconfirmed: distributor log 1 --state unconfirmed" in done.out
+        assert f"1 unconfirmed: distributor -C {shop.project.root} log 1 --state unconfirmed" in done.out
         [entry] = shop.run("log", "--state", "unconfirmed", "--json").json
         assert entry["address"] == "lost@readers.example"
         assert shop.run("resolve", entry["delivery"], "--sent").status == 0
@@ -496,7 +592,7 @@ class TestPauseApproveCancel:
         shop.run("resume", "email")
         done = shop.send()
         assert done.status == 1
-        assert "issue 1 is paused; go on with: distributor resume 1" in done.out
+        assert f"issue 1 is paused; go on with: distributor -C {shop.project.root} resume 1" in done.out
         assert shop.inbox == {}
         assert shop.run("resume", "1").out == "issue 1 goes on\n"
         assert shop.send().status == 0
@@ -531,7 +627,7 @@ class TestPauseApproveCancel:
         assert finish(process).status == 0
         done = shop.run("send")
         assert done.status == 1
-        assert "issue 1 waits for approval: distributor approve 1" in done.out
+        assert f"issue 1 waits for approval: distributor -C {shop.project.root} approve 1" in done.out
         assert "issue 1 is approved by" in shop.run("approve").out
         assert shop.run("send").status == 0
         assert shop.inbox == {"a@readers.example": 1}
@@ -627,10 +723,20 @@ class TestListings:
 
     def test_ping(self, shop: Shop) -> None:
         done = shop.run("ping", "worker")
-        assert (done.status, done.out) == (1, "no worker was heard of yet\n")
+        assert (done.status, done.out) == (1, f"no worker of {socket.gethostname()} was heard of yet\n")
         shop.add("a@readers.example")
         shop.send()
         assert shop.run("ping", "worker").status == 0
+
+    def test_ping_looks_at_this_host_unless_any_will_do(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shop.add("a@readers.example")
+        shop.send()
+        monkeypatch.setattr(socket, "gethostname", lambda: "another")
+        done = shop.run("ping", "worker")
+        assert (done.status, done.out) == (1, "no worker of another was heard of yet\n")
+        assert shop.run("ping", "worker", "--any").status == 0
 
 
 class TestPreview:

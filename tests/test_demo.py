@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -98,6 +99,15 @@ def test_what_arrives_is_well_formed(run: Run, tmp_path: Path) -> None:
     lines = arrived(tmp_path / "small")
     assert {line["channel"] for line in lines} == {"email", "telegram", "wecom"}
     assert [line["violations"] for line in lines if line["violations"]] == []
+
+
+def test_every_command_it_names_works_from_here(run: Run) -> None:
+    _, out = run("demo", "--subscribers", str(READERS))
+    assert "13 failed:     distributor -C .demo log 1 --state failed" in out
+    named = re.findall(r"distributor (-C .*)", out)
+    assert len(named) == 3
+    for command in named:
+        assert run(*command.split())[0] == 0
 
 
 def test_where_to_look_is_named_as_seen_from_here(run: Run) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy import select
 
 from distributor.db import Database, chunks, deliveries
 from distributor.dispatch import sweep
+from distributor.journal import record_of
 from distributor.ledger import LeaseLost, Postponed, ResendRequest
 from distributor.model import (
     LEGAL_MOVES,
@@ -100,7 +101,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def take(self, chunk: Chunk, in_hand: list[Delivery], size: int) -> None:
         try:
-            in_hand.extend(self.world.ledger.begin(chunk, size, LEASE))
+            in_hand.extend(self.world.ledger.begin(chunk, size, LEASE).deliveries)
         except LeaseLost:
             self.drop(chunk)
         elsewhere = {key(each) for held, others in self.live() if held is not chunk for each in others}
@@ -119,7 +120,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 chunk, outcomes, [Postponed(delivery=each) for each in in_hand[:back]], "worker"
             )
         except LeaseLost:
-            self.world.ledger.settle_late(outcomes, "worker")
+            self.world.ledger.settle_late(map(record_of, outcomes), "worker")
             self.drop(chunk)
             return
         for outcome in outcomes:
@@ -130,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def outcome(self, data: st.DataObject, delivery: Delivery) -> Any:
         state = data.draw(st.sampled_from(ENDS))
         wait = timedelta(seconds=data.draw(st.sampled_from([1, 90])))
-        retry = {"retry_at": self.world.clock() + wait} if state is DeliveryState.PENDING else {}
+        retry = {"retry_in": wait} if state is DeliveryState.PENDING else {}
         return outcome_of(delivery, state, **retry)
 
     @precondition(lambda self: self.held)
@@ -148,7 +149,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(again=st.booleans(), seconds=st.sampled_from([0, 61]))
     def recover(self, again: bool, seconds: int) -> None:
         self.world.clock.forward(timedelta(seconds=seconds))
-        self.world.ledger.recover_leases({"email": again})
+        self.world.recover(again=again)
 
     @rule()
     def sweep(self) -> None:

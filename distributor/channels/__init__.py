@@ -4,24 +4,30 @@ A channel renders a post into messages and opens a transport that sends them. Bu
 packages enter by the same door, the entry-point group `distributor.channels`; a name that is taken stops the start.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 from distributor.errors import ConfigError
-from distributor.model import Message, Parcel, Post, Receipt, Recipient
+from distributor.model import Message, Parcel, Post, Receipt, Recipient, Relay
 from distributor.pacing import Limit
 from distributor.settings import Newsletter, Settings
 
 ENTRY_POINTS = "distributor.channels"
+#: The pace group of those who have no limit of their own.
+EVERYBODY = "all"
 
 
 class Transport(Protocol):
     """One open connection, reused for many sends."""
 
-    def send(self, parcel: Parcel) -> Receipt:
+    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:
         """Hands one part over.
+
+        `then` is the parcel that the next call will send, where that is known: a transport may announce its envelope
+        ahead, which saves a round trip, but its body goes only when `send` is called with it. Nothing of a parcel
+        that was announced and never sent arrives, whatever is sent instead.
 
         Raises:
             Rejected: the other side said no, for good.
@@ -36,17 +42,53 @@ class Channel(Protocol):
 
     name: str
 
+    @property
+    def relays(self) -> Sequence[Relay]:
+        """The ways out; most channels have one, called like the channel."""
+
     def render(self, post: Post, newsletter: Newsletter) -> Sequence[Message]:
         """The messages of a post, by variant and part. Raises PostError when it cannot be sent well."""
 
     def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
         """The fixed places of the configuration that get this newsletter."""
 
-    def limits(self, recipient: Recipient) -> Sequence[Limit]:
-        """The rates that a send to this recipient is subject to; the first one is the channel's own."""
+    def pace_groups(self) -> Mapping[str, Collection[str]]:
+        """Group → recipient domains that share a limit or a route of their own, and get chunks of their own.
 
-    def open(self) -> AbstractContextManager[Transport]:
+        All other recipients share the group EVERYBODY.
+        """
+
+    def pace_group(self, recipient: Recipient) -> str:
+        """Recipients of one group share their limits and their relays."""
+
+    def domain_key(self, recipient: Recipient, /) -> str:
+        """Under which key a provider's "wait" for this recipient's domain is kept; empty when a limit covers it."""
+
+    def limits(self, recipient: Recipient, relay: str, /) -> Sequence[Limit]:
+        """The rates that a send to this recipient is subject to: first the relay's own, last its domain's, if any."""
+
+    def open(self, relay: str, /) -> AbstractContextManager[Transport]:
         """Opens one connection. Raises Unavailable or Rejected (scope channel) when that fails."""
+
+
+class OneWay:
+    """What a channel with one way out, and no recipient domains, has in common with its like."""
+
+    name: str
+
+    @property
+    def relays(self) -> Sequence[Relay]:
+        return (Relay(name=self.name),)
+
+    def pace_groups(self) -> Mapping[str, Collection[str]]:
+        return {}
+
+    def pace_group(self, recipient: Recipient) -> str:
+        """A destination has limits of its own; private chats share theirs."""
+        return f"to:{recipient.destination}" if recipient.destination else EVERYBODY
+
+    def domain_key(self, _recipient: Recipient, /) -> str:
+        return ""
 
 
 class ChannelFactory(Protocol):

@@ -16,6 +16,17 @@ def cut(text: str, names: Collection[str]) -> Sequence[str]:
     return tuple(re.split(f"({'|'.join(map(re.escape, longest_first))})", text))
 
 
+def settle(pieces: Sequence[str], values: Mapping[str, str]) -> Sequence[str]:
+    """`pieces` of `cut` with some placeholders filled in; the others still stand at the odd places."""
+    settled = [pieces[0]]
+    for name, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        if name in values:
+            settled[-1] += values[name] + text
+        else:
+            settled += (name, text)
+    return tuple(settled)
+
+
 def require_values(names: Collection[str], values: Mapping[str, str]) -> None:
     """Raises ValueError when a placeholder has no value."""
     if missing := [name for name in names if name not in values]:

@@ -1,7 +1,6 @@
 """The command itself: its options for all commands, its families of commands, and what an error looks like."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 
 from distributor import __version__
 from distributor.cli import issues, operate, readers, sending, serve
+from distributor.cli.context import default_project
 from distributor.cli.output import complain
 from distributor.errors import DistributorError
 
@@ -52,7 +52,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    context.obj = (project or Path(os.environ.get("DISTRIBUTOR_PROJECT", "."))).resolve()
+    context.obj = project.resolve() if project else default_project()
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

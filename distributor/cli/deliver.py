@@ -1,37 +1,46 @@
 """Sending an issue from a command: drain here when this process may, else watch the one that does."""
 
+from __future__ import annotations
+
+import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from distributor.bootstrap import Distributor, sole_sender
-from distributor.cli.context import stopping_on_signals
+from distributor.cli.context import hint, stopping_on_signals
 from distributor.cli.output import out, print_tallies, say
-from distributor.dispatch import write_audience
 from distributor.errors import ServiceDown
-from distributor.model import Issue, IssueState, Tally
-from distributor.runner import Runner
-from distributor.schedule import look_after
-from distributor.tasks import configure, signal
+from distributor.model import DeliveryState, Issue, IssueState, Tally
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from distributor.bootstrap import Distributor
 
 #: Plain progress lines, for logs and pipes, come this often.
 LINE_EVERY = 5.0
 OVER = {IssueState.FINISHED, IssueState.CANCELLED, IssueState.EXPIRED}
-#: What is to be said of an issue that is neither finished nor on its way.
-STANDS: Mapping[IssueState, str] = {
-    IssueState.WAITING: "waits for approval: distributor approve {0}",
-    IssueState.OPENING: "is still being opened: its audience is not all written down",
-    IssueState.CANCELLED: "was cancelled",
-    IssueState.EXPIRED: "expired before it was all sent: distributor resend {0} --only expired --reason …",
+#: What is to be said of an issue that is neither finished nor on its way, and the command that helps.
+STANDS: Mapping[IssueState, tuple[str, str]] = {
+    IssueState.WAITING: ("waits for approval", "approve {0}"),
+    IssueState.OPENING: ("is still being opened: its audience is not all written down", ""),
+    IssueState.CANCELLED: ("was cancelled", ""),
+    IssueState.EXPIRED: ("expired before it was all sent", "resend {0} --only expired --reason …"),
 }
 
 
-def deliver(distributor: Distributor, issue: Issue, *, patience: timedelta) -> int:
-    """Sends what is pending and shows it; returns the exit status. Stops waiting after `patience`, or on Ctrl-C."""
+def deliver(distributor: Distributor, issue: Issue, *, patience: timedelta, kept: bool = True) -> int:
+    """Sends what is pending and shows it; returns the exit status. Stops waiting after `patience`, or on Ctrl-C.
+
+    `kept`: the database outlives this command, so that others can be pointed to.
+    """
+    from distributor.bootstrap import sole_sender  # noqa: PLC0415 - cli/__init__.py
+    from distributor.dispatch import write_audience  # noqa: PLC0415 - cli/__init__.py
+
     write_audience(distributor.engine, issue)
     stop = threading.Event()
     with stopping_on_signals(stop), sole_sender(distributor.settings) as may_send:
@@ -43,48 +52,87 @@ def deliver(distributor: Distributor, issue: Issue, *, patience: timedelta) -> i
             _watch(distributor, issue, stop, patience)
         else:
             _send_here(distributor, issue, stop, patience)
-    return conclude(distributor, issue)
+    return conclude(distributor, issue, kept=kept)
 
 
-def conclude(distributor: Distributor, issue: Issue) -> int:
+def conclude(distributor: Distributor, issue: Issue, *, kept: bool = True) -> int:
     """Prints how an issue stands; 0 when all of it is settled and nothing is in doubt."""
     issue = distributor.ledger.issue(issue.id)
     tallies = distributor.ledger.tallies(issue.id)
     total = sum(tallies.values(), Tally())
     print_tallies(tallies)
     if issue.state in STANDS:
-        say(f"issue {issue.id} {STANDS[issue.state].format(issue.id)}")
-    if total.unconfirmed:
-        say(f"{total.unconfirmed} unconfirmed: distributor log {issue.id} --state unconfirmed")
-    if total.failed:
-        say(f"{total.failed} failed:      distributor log {issue.id} --state failed")
+        says, helps = STANDS[issue.state]
+        command = f": {hint(distributor.settings, helps.format(issue.id))}" if helps else ""
+        say(f"issue {issue.id} {says}{command}")
+    for state, number in (
+        (DeliveryState.UNCONFIRMED, total.unconfirmed),
+        (DeliveryState.FAILED, total.failed),
+    ):
+        if number:
+            _say_where(distributor, issue, state, number, kept=kept)
     if total.open:
-        say(_still_open(issue, total.open))
+        say(_still_open(distributor, issue, total.open))
     for channel, stop in distributor.ledger.stopped_channels().items():
-        say(f"{channel} is stopped: {stop.reason}\n  look: distributor doctor")
+        say(f"{channel} is stopped: {stop.reason}\n  look: {hint(distributor.settings, 'doctor')}")
     done = total.balanced and not total.open and not total.unconfirmed and issue.state not in STANDS
     return 0 if done else 1
 
 
-def _still_open(issue: Issue, number: int) -> str:
+def _say_where(
+    distributor: Distributor, issue: Issue, state: DeliveryState, number: int, *, kept: bool
+) -> None:
+    """Where to read about each one; of a database that is gone by then, the reasons themselves."""
+    if kept:
+        words = f"log {issue.id} --state {state}"
+        say(f"{f'{number} {state}:':<14} {hint(distributor.settings, words)}")
+        return
+    for channel, reason, times in distributor.ledger.why(issue.id, state):
+        say(f"{times} {state}: {channel}: {reason}")
+
+
+def _still_open(distributor: Distributor, issue: Issue, number: int) -> str:
     if issue.paused:
-        return f"{number} still open: issue {issue.id} is paused; go on with: distributor resume {issue.id}"
-    return f"{number} still open: `distributor run` (or this command again) goes on with them"
+        command = hint(distributor.settings, f"resume {issue.id}")
+        return f"{number} still open: issue {issue.id} is paused; go on with: {command}"
+    command = hint(distributor.settings, "run")
+    return f"{number} still open: `{command}` (or this command again) goes on with them"
 
 
 def _send_here(distributor: Distributor, issue: Issue, stop: threading.Event, patience: timedelta) -> None:
+    from distributor.runner import Runner  # noqa: PLC0415 - cli/__init__.py
+
     runner = Runner(distributor, scheduled=False)
-    runner.start()
+    with _stops_told_once():
+        runner.start()
+        try:
+            _watch(distributor, issue, stop, patience)
+        finally:
+            runner.stop.set()
+            runner.join()
+            distributor.alerts.send_due()
+
+
+@contextmanager
+def _stops_told_once() -> Iterator[None]:
+    """Keeps a channel's stop out of the log on the terminal: `_Lines` and `conclude` tell it. With --verbose it stays."""
+    stories = logging.getLogger("distributor.dispatch.lane")
+    verbose = logging.getLogger().isEnabledFor(logging.INFO)
+
+    def told_elsewhere(record: logging.LogRecord) -> bool:
+        return verbose or not record.getMessage().startswith("channel_stopped ")
+
+    stories.addFilter(told_elsewhere)
     try:
-        _watch(distributor, issue, stop, patience)
+        yield
     finally:
-        runner.stop.set()
-        runner.join()
-        distributor.alerts.send_due()
+        stories.removeFilter(told_elsewhere)
 
 
 def _wake(distributor: Distributor, issue: Issue) -> bool:
     """Whether workers could be told; without a broker they find the issue by themselves once it is back."""
+    from distributor.tasks import configure, signal  # noqa: PLC0415 - Celery: 0.3 s that only a broker needs
+
     configure(distributor.settings)
     try:
         for channel, due in distributor.ledger.due_channels().items():
@@ -99,14 +147,7 @@ def _wake(distributor: Distributor, issue: Issue) -> bool:
 
 
 def _watch(distributor: Distributor, issue: Issue, stop: threading.Event, patience: timedelta) -> None:
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=out,
-        disable=not sys.stdout.isatty(),
-    )
+    bar = _bar()
     until = time.monotonic() + patience.total_seconds()
     lines = _Lines(distributor)
     with bar:
@@ -122,7 +163,28 @@ def _watch(distributor: Distributor, issue: Issue, stop: threading.Event, patien
             stop.wait(0.2)
 
 
+def _bar() -> Progress:
+    from rich.progress import (  # noqa: PLC0415 - cli/__init__.py
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=out,
+        disable=not sys.stdout.isatty(),
+    )
+
+
 def _is_over(distributor: Distributor, issue: Issue, total: Tally) -> bool:
+    from distributor.schedule import look_after  # noqa: PLC0415 - cli/__init__.py
+
     state = distributor.ledger.issue(issue.id).state
     if state is IssueState.SENDING and not total.open:
         look_after(distributor.engine, distributor.alerts)  # closes it now; the next sweep may be far

@@ -1,12 +1,13 @@
 """Commands around issues: list, status, log, approve, pause, resume, cancel, resend, resolve."""
 
+from __future__ import annotations
+
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distributor.bootstrap import Distributor
-from distributor.cli.context import distributor_of, whoever
+from distributor.cli.context import distributor_of, hint, whoever
 from distributor.cli.deliver import OVER, conclude, deliver
 from distributor.cli.output import (
     AsJson,
@@ -19,11 +20,12 @@ from distributor.cli.output import (
     print_tallies,
     say,
 )
-from distributor.dispatch import plan_resend
-from distributor.dispatch import resend as resend_deliveries
 from distributor.errors import RequestRefused
-from distributor.ledger import LogEntry, ResendRequest
 from distributor.model import DeliveryState, Issue, IssueState, ResendScope, SkipReason, Tally
+
+if TYPE_CHECKING:
+    from distributor.bootstrap import Distributor
+    from distributor.ledger import LogEntry, ResendRequest
 
 IssueId = Annotated[int | None, typer.Argument(help="The issue's number; the newest one when left out.")]
 
@@ -147,7 +149,8 @@ def approve(context: typer.Context, issue_id: IssueId = None, newsletter: Newsle
         if not distributor.ledger.approve(issue.id, whoever()):
             raise RequestRefused(f"issue {issue.id} is {issue.state}; it does not wait for approval")
         say(
-            f"issue {issue.id} is approved by {whoever()}; the workers take it from here (distributor status {issue.id})"
+            f"issue {issue.id} is approved by {whoever()}; the workers take it from here "
+            f"({hint(distributor.settings, f'status {issue.id}')})"
         )
 
 
@@ -157,7 +160,7 @@ def pause(context: typer.Context, issue_id: IssueId = None, newsletter: Newslett
         issue = _issue(distributor, issue_id, newsletter)
         _refuse_over(issue)
         distributor.ledger.set_paused(issue.id, paused=True)
-        say(f"issue {issue.id} is paused; go on with: distributor resume {issue.id}")
+        say(f"issue {issue.id} is paused; go on with: {hint(distributor.settings, f'resume {issue.id}')}")
 
 
 def resume(
@@ -210,6 +213,10 @@ def resend(
 
     A dry run until --yes. What was sent is refused unless --only all; whoever has left is never reached.
     """
+    from distributor.dispatch import plan_resend  # noqa: PLC0415 - cli/__init__.py
+    from distributor.dispatch import resend as resend_deliveries  # noqa: PLC0415 - cli/__init__.py
+    from distributor.ledger import ResendRequest  # noqa: PLC0415 - cli/__init__.py
+
     patience = duration(wait, "--wait")
     with distributor_of(context) as distributor:
         asked = ResendRequest(scope=only, reason=reason, by=whoever(), channel=channel, address=to)

@@ -1,21 +1,25 @@
 """Commands of the operator: doctor, db upgrade, ping, notices."""
 
+import socket
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from distributor.bootstrap import database_url, findings
 from distributor.cli.context import distributor_of, settings_of
 from distributor.cli.output import AsJson, Limit, out, print_json, print_table, say
-from distributor.db import Database
-from distributor.doctor import Level, effective
 
 db = typer.Typer(no_args_is_help=True, help="The database: bring its tables up to date.")
 
 #: A process that was not heard of for this long is taken for dead: a few ticks and sweeps.
 SILENCE = timedelta(minutes=2)
-MARKS = {Level.OK: "[green]ok  [/green]", Level.WARN: "[yellow]warn[/yellow]", Level.FAIL: "[red]FAIL[/red]"}
+#: By `doctor.Level`.
+MARKS: Mapping[str, str] = {
+    "ok": "[green]ok  [/green]",
+    "warn": "[yellow]warn[/yellow]",
+    "fail": "[red]FAIL[/red]",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +30,10 @@ def register(app: typer.Typer) -> None:
 
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Print the settings that are in force and check everything a send needs. Exit status 1 when something is wrong."""
+    from distributor.bootstrap import database_url, findings  # noqa: PLC0415 - cli/__init__.py
+    from distributor.db import Database  # noqa: PLC0415 - cli/__init__.py
+    from distributor.doctor import Level, effective  # noqa: PLC0415 - cli/__init__.py
+
     settings = settings_of(context)
     database = Database(database_url(settings))
     found = list(findings(settings, database))
@@ -58,14 +66,18 @@ def notices(context: typer.Context, limit: Limit = 20, as_json: AsJson = False) 
 def ping(
     context: typer.Context,
     role: Annotated[str, typer.Argument(help="worker or beat")],
+    anywhere: Annotated[bool, typer.Option("--any", help="A worker of any host will do.")] = False,
 ) -> None:
-    """Say whether a worker, or the beat, was heard of lately (for health checks)."""
+    """Say whether a worker of this host, or the beat, was heard of lately (for health checks)."""
     if role not in {"worker", "beat"}:
         raise typer.BadParameter("worker or beat", param_hint="role")
+    # The beat's ticks are carried out, and noted, by whichever worker takes them: it has no host of its own.
+    host = None if anywhere or role == "beat" else socket.gethostname()
     with distributor_of(context) as distributor:
-        ago = distributor.ledger.last_beat(role)
+        ago = distributor.ledger.last_beat(role, host)
     if ago is None or ago > SILENCE:
-        say(f"no {role} was heard of " + ("yet" if ago is None else f"for {ago.total_seconds():.0f} s"))
+        which = f"{role} of {host}" if host else role
+        say(f"no {which} was heard of " + ("yet" if ago is None else f"for {ago.total_seconds():.0f} s"))
         raise typer.Exit(1)
     say(f"{role}: heard of {ago.total_seconds():.0f} s ago")
 

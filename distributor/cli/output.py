@@ -12,9 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from distributor.errors import ConfigError, PostError, RequestRefused, SendError, ServiceDown
+from distributor.errors import ConfigError, Kind, PostError, RequestRefused, SendError, ServiceDown
 from distributor.model import Tally
-from distributor.settings import parse_duration
 
 #: Columns of a table that goes into a pipe or a file: nothing is cut there.
 PIPE_WIDTH = 250
@@ -45,6 +44,8 @@ def complain(error: Exception | str) -> int:
     """Prints an error to standard error; returns the exit status that belongs to it."""
     err.print("[red]error:[/red] ", end="")
     err.print(str(error), markup=False)
+    if isinstance(error, SendError) and error.kind is Kind.CONFIG:
+        return 2
     return next((status for kind, status in STATUS if isinstance(error, kind)), 1)
 
 
@@ -99,6 +100,8 @@ def print_tallies(tallies: Mapping[str, Tally]) -> None:
 
 def duration(written: str, option: str) -> timedelta:
     """An option's "10m" as a timedelta; wrong use otherwise."""
+    from distributor.settings import parse_duration  # noqa: PLC0415 - cli/__init__.py
+
     try:
         value = parse_duration(written)
     except ValueError as error:

@@ -1,17 +1,20 @@
 """`distributor subscribers …`: add, import, list, suppress."""
 
+from __future__ import annotations
+
 import csv
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from distributor.audience import ImportReport, NewSubscriber, normalise, read_csv
 from distributor.cli.context import distributor_of
 from distributor.cli.output import AsJson, Limit, NewsletterName, err, print_json, print_table, say
 from distributor.errors import RequestRefused
 from distributor.model import SuppressionReason
+
+if TYPE_CHECKING:
+    from distributor.audience import ImportReport
 
 app = typer.Typer(no_args_is_help=True, help="Readers: add, import, list, suppress.")
 ChannelName = Annotated[str, typer.Option(help="The channel of the address: email or telegram.")]
@@ -34,6 +37,8 @@ def add(
     newsletter: NewsletterName = None,
 ) -> None:
     """Add one reader who has asked for the newsletter."""
+    from distributor.audience import NewSubscriber  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         slug = distributor.settings.newsletter(newsletter).slug
         new = NewSubscriber(channel=channel, address=address, source=source, name=name)
@@ -57,6 +62,10 @@ def import_(
     newsletter: NewsletterName = None,
 ) -> None:
     """Import many readers. Nobody who left comes back, bad lines are listed and the rest goes on."""
+    from rich.progress import Progress  # noqa: PLC0415 - cli/__init__.py
+
+    from distributor.audience import read_csv  # noqa: PLC0415 - cli/__init__.py
+
     with (
         distributor_of(context) as distributor,
         Progress(console=err, transient=True, disable=not err.is_terminal) as bar,
@@ -110,6 +119,8 @@ def suppress(
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """Never send anything to an address again."""
+    from distributor.audience import normalise  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         known = normalise(channel, address)
         distributor.audience.suppress(channel, known, SuppressionReason.MANUAL, note)
@@ -123,6 +134,8 @@ def unsuppress(
     channel: ChannelName = "email",
 ) -> None:
     """Lift a suppression, when you know that the address works again."""
+    from distributor.audience import normalise  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         known = normalise(channel, address)
         distributor.audience.unsuppress(channel, known)

@@ -1,26 +1,24 @@
 """Commands around a post: demo, preview, send, rehearse."""
 
-import shutil
-import sys
+from __future__ import annotations
+
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distributor.bootstrap import Distributor
-from distributor.cli.context import distributor_of, settings_of
+from distributor.cli.context import distributor_of, hint, program, settings_of
 from distributor.cli.deliver import conclude, deliver
 from distributor.cli.output import AsJson, NewsletterName, duration, print_json, print_table, say
-from distributor.dispatch import open_issue, planned_sizes, render, test_send
 from distributor.errors import RequestRefused
-from distributor.ledger import once_only
 from distributor.model import Issue, IssueState, OpenedBy, Post
-from distributor.posts import PickVerdict, find_post, pick_post
-from distributor.preview import write_preview
-from distributor.settings import Newsletter, Settings
+
+if TYPE_CHECKING:
+    from distributor.bootstrap import Distributor
+    from distributor.settings import Newsletter, Settings
 
 #: An issue that a second `send` goes on with.
 UNDER_WAY = {IssueState.OPENING, IssueState.SENDING}
@@ -46,7 +44,7 @@ def demo(
     """
     from distributor import demo as demonstration  # noqa: PLC0415 - the sandbox is an optional extra
 
-    raise typer.Exit(demonstration.run(folder.resolve(), subscribers, say, _deliver_demo, program=_program()))
+    raise typer.Exit(demonstration.run(folder.resolve(), subscribers, say, _deliver_demo, program=program()))
 
 
 def preview(
@@ -61,6 +59,10 @@ def preview(
     Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt and summary.json (sizes against
     each platform's limits).
     """
+    from distributor.dispatch import render  # noqa: PLC0415 - cli/__init__.py
+    from distributor.posts import find_post  # noqa: PLC0415 - cli/__init__.py
+    from distributor.preview import write_preview  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context, prepared=False) as distributor:
         chosen = distributor.settings.newsletter(newsletter)
         found = find_post(distributor.settings.path(chosen.posts), post, chosen.zone)
@@ -106,6 +108,9 @@ def send(
     Plain `send` takes the day's place: the scheduler will not open another, and a second `send` goes on with what is
     left of this one.
     """
+    from distributor.dispatch import open_issue, planned_sizes, render, test_send  # noqa: PLC0415 - cli/__init__.py
+    from distributor.ledger import once_only  # noqa: PLC0415 - cli/__init__.py
+
     patience = duration(wait, "--wait")
     with distributor_of(context) as distributor:
         chosen = distributor.settings.newsletter(newsletter)
@@ -151,6 +156,7 @@ def rehearse(
     ] = None,
 ) -> None:
     """Run today's issue through the whole pipeline, with your audience, into the sandbox: nobody gets anything."""
+    from distributor.dispatch import open_issue  # noqa: PLC0415 - cli/__init__.py
     from distributor.rehearsal import copy_audience, rehearsal  # noqa: PLC0415 - the sandbox is an optional extra
     from distributor.sandbox.server import Sandbox  # noqa: PLC0415 - as above
 
@@ -167,18 +173,12 @@ def rehearse(
         copy_audience(real, distributor, chosen.slug)
         day = datetime.now(chosen.zone).date()
         issue, _ = open_issue(distributor.engine, chosen, found, day, by=OpenedBy.PERSON, guarded=False)
-        status = deliver(distributor, issue, patience=REHEARSAL)
+        status = deliver(distributor, issue, patience=REHEARSAL, kept=False)
     say(
         "nobody got anything: it all went to the sandbox"
-        + (f" (distributor sandbox --inbox {inbox})" if inbox else "")
+        + (f" ({program()} sandbox --inbox {inbox})" if inbox else "")
     )
     raise typer.Exit(status)
-
-
-def _program() -> str:
-    """How this command was called: by name when it is on the PATH, else by its path."""
-    called = Path(sys.argv[0])
-    return "distributor" if shutil.which("distributor") or called.name != "distributor" else str(called)
 
 
 def _deliver_demo(distributor: Distributor, issue: Issue) -> int:
@@ -189,11 +189,14 @@ def _refuse_another(settings: Settings, newsletter: Newsletter, post: str | None
     """A post that was named is not the one that has the day: saying "already opened" would sound as if it had gone out."""
     if post is None:
         return
+    from distributor.posts import find_post  # noqa: PLC0415 - cli/__init__.py
+
     named = find_post(settings.path(newsletter.posts), post, newsletter.zone)
     if named.slug != issue.slug:
         raise RequestRefused(
             f"{issue.newsletter} {issue.local_date}: the day belongs to issue {issue.id} ({issue.slug}); "
-            f"{named.slug} was not sent.\nTo send it as a second issue of this day: distributor send --extra {named.slug}"
+            f"{named.slug} was not sent.\nTo send it as a second issue of this day: "
+            + hint(settings, f"send --extra {named.slug}")
         )
 
 
@@ -208,6 +211,8 @@ def _go_on(distributor: Distributor, issue: Issue, patience: timedelta, *, dry_r
 
 
 def _choose(settings: Settings, newsletter: Newsletter, post: str | None, day: date) -> Post:
+    from distributor.posts import PickVerdict, find_post, pick_post  # noqa: PLC0415 - cli/__init__.py
+
     folder = settings.path(newsletter.posts)
     if post:
         return find_post(folder, post, newsletter.zone)
@@ -215,7 +220,9 @@ def _choose(settings: Settings, newsletter: Newsletter, post: str | None, day: d
     pick = pick_post(folder, day, newsletter.zone, now=datetime.now(UTC), settle=timedelta(0))
     if pick.verdict is PickVerdict.PICKED and pick.post:
         return pick.post
-    raise RequestRefused(f"{newsletter.slug} {day}: {pick.detail}\nName the post: distributor send POST")
+    raise RequestRefused(
+        f"{newsletter.slug} {day}: {pick.detail}\nName the post: {hint(settings, 'send POST')}"
+    )
 
 
 def _show_plan(post: Post, sizes: Mapping[str, int], messages: int) -> None:

@@ -1,21 +1,23 @@
 """Commands that stay: run, worker, beat, web, sandbox."""
 
+from __future__ import annotations
+
 import logging
 import socket
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
 
-from distributor.bootstrap import Distributor, sole_sender
 from distributor.cli.context import distributor_of, stopping_on_signals
 from distributor.cli.output import say
 from distributor.errors import ConfigError, RequestRefused
-from distributor.runner import Runner
-from distributor.tasks import configure
-from distributor.web import create_app
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from distributor.bootstrap import Distributor
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +27,9 @@ def register(app: typer.Typer) -> None:
 
 def run(context: typer.Context) -> None:
     """Run everything in one process: scheduler, workers, web pages. All that one small server needs."""
+    from distributor.bootstrap import sole_sender  # noqa: PLC0415 - cli/__init__.py
+    from distributor.runner import Runner  # noqa: PLC0415 - cli/__init__.py
+
     logging.getLogger().setLevel(logging.INFO)
     with distributor_of(context) as distributor, sole_sender(distributor.settings) as may_send:
         if not may_send:
@@ -54,6 +59,8 @@ def worker(
     ] = 2,
 ) -> None:
     """Run a Celery worker (needs a broker and PostgreSQL). Start as many as you like, on as many hosts."""
+    from distributor.tasks import configure  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         app = configure(_with_broker(distributor).settings)
     app.worker_main(
@@ -63,6 +70,8 @@ def worker(
 
 def beat(context: typer.Context) -> None:
     """Run the metronome of the Celery workers. A second one does no harm: the day's issue is the database's to decide."""
+    from distributor.tasks import configure  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         app = configure(_with_broker(distributor).settings)
     app.start(["beat", "--loglevel=INFO", "--pidfile="])
@@ -121,6 +130,10 @@ def _listen(distributor: Distributor) -> socket.socket:
 
 
 def _server(distributor: Distributor) -> uvicorn.Server:
+    import uvicorn  # noqa: PLC0415 - 0.4 s, with the pages, that only `run` and `web` need
+
+    from distributor.web import create_app  # noqa: PLC0415 - as above
+
     web = distributor.settings.web
     config = uvicorn.Config(
         create_app(distributor), host=web.host, port=web.port, log_level="warning", access_log=False

@@ -9,10 +9,13 @@ from distributor.ledger.leases import LEASE_LOST_TEXT, Leases
 from distributor.ledger.opening import WINDOW, Opening
 from distributor.ledger.repairs import Repairs
 from distributor.ledger.reports import Reports
+from distributor.ledger.restores import Restores
+from distributor.ledger.slices import Slice
 from distributor.ledger.upkeep import Upkeep
 from distributor.ledger.values import (
     Attempt,
     ChannelStop,
+    Lapsed,
     LeaseLost,
     LogEntry,
     NewIssue,
@@ -25,15 +28,17 @@ __all__ = [
     "WINDOW",
     "Attempt",
     "ChannelStop",
+    "Lapsed",
     "LeaseLost",
     "Ledger",
     "LogEntry",
     "NewIssue",
     "Postponed",
     "ResendRequest",
+    "Slice",
     "once_only",
 ]
 
 
-class Ledger(Issues, Opening, Leases, Reports, Repairs, Upkeep):
+class Ledger(Issues, Opening, Leases, Reports, Repairs, Restores, Upkeep):
     """The ledger in one database."""

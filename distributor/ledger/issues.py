@@ -1,7 +1,7 @@
 """Issues: opened once, approved, paused, stopped, finished."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 
 from sqlalchemy import (
     Connection,
@@ -261,6 +261,14 @@ class Issues(Tables):
                     select(issues).where(issues.c.state.in_(going), issues.c.expires_at <= now)
                 )
             ]
+
+    def ended_since(self, age: timedelta) -> Sequence[Issue]:
+        """Issues that were finished, or expired, no longer ago than that."""
+        with self.database.read() as connection:
+            since = self.database.now(connection) - age
+            over = issues.c.state.in_([IssueState.FINISHED, IssueState.EXPIRED])
+            rows = connection.execute(select(issues).where(over, issues.c.finished_at >= since))
+            return [issue_from(row) for row in rows]
 
     def left_pending(self) -> Sequence[Issue]:
         """Cancelled and expired issues to which a worker gave something back after they were stopped."""

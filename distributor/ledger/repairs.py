@@ -28,7 +28,7 @@ from distributor.db import (
     suppressions,
 )
 from distributor.errors import RequestRefused
-from distributor.ledger.rows import new_delivery
+from distributor.ledger.rows import chunk_of, new_delivery
 from distributor.ledger.tables import Tables
 from distributor.ledger.values import ResendRequest
 from distributor.model import (
@@ -171,9 +171,15 @@ class Repairs(Tables):
                     f"delivery {issue_id}.{seq} is not unconfirmed; "
                     f"`distributor log {issue_id} --state unconfirmed` lists those that are"
                 )
-            self._recount(
-                connection, and_(chunks.c.issue_id == issue_id, chunks.c.lo <= seq, chunks.c.hi >= seq)
-            )
+            self._recount(connection, chunk_of(issue_id, seq))
+
+    def asked_at(self, resend_id: int) -> datetime:
+        """When a resend was asked for."""
+        with self.database.read() as connection:
+            asked: datetime = connection.execute(
+                select(resends.c.asked_at).where(resends.c.id == resend_id)
+            ).scalar_one()
+            return asked
 
     def _record_resend(
         self, connection: Connection, issue: Issue, asked: ResendRequest, number: int, now: datetime

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import (
     Connection,
+    and_,
     func,
     literal,
     select,
@@ -14,6 +15,7 @@ from distributor.db import (
     chunks,
     deliveries,
     issue_channels,
+    issues,
     resends,
 )
 from distributor.ledger.rows import attempt_from, log_entry_from
@@ -101,6 +103,25 @@ class Reports(Tables):
             rows = connection.execute(query).all()
             tried = self._attempts(connection, [(row.issue_id, row.seq) for row in rows])
         return [log_entry_from(row, tried.get((row.issue_id, row.seq), ())) for row in rows]
+
+    def doubtful_destinations(self) -> Sequence[LogEntry]:
+        """Deliveries to fixed places that are unconfirmed, of the newest issues."""
+        newest = select(issues.c.id).order_by(issues.c.id.desc()).limit(32)
+        doubtful = (
+            select(chunks.c.issue_id, chunks.c.lo)
+            .where(
+                chunks.c.issue_id.in_(newest.scalar_subquery()),
+                chunks.c.pace_group.startswith("to:"),
+                chunks.c.unconfirmed > 0,
+            )
+            .subquery()
+        )
+        query = select(deliveries).join(
+            doubtful, and_(doubtful.c.issue_id == deliveries.c.issue_id, doubtful.c.lo == deliveries.c.seq)
+        )
+        with self.database.read() as connection:
+            rows = connection.execute(query.where(deliveries.c.state == DeliveryState.UNCONFIRMED)).all()
+        return [log_entry_from(row, ()) for row in rows]
 
     def _attempts(
         self, connection: Connection, keys: Sequence[tuple[int, int]]

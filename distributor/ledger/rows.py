@@ -6,12 +6,11 @@ from typing import Any
 
 from sqlalchemy import (
     Select,
+    and_,
     select,
 )
 
-from distributor.db import (
-    deliveries,
-)
+from distributor.db import chunks, deliveries
 from distributor.ledger.values import Attempt, LogEntry
 from distributor.model import (
     Chunk,
@@ -22,10 +21,8 @@ from distributor.model import (
     IssueState,
     Message,
     OpenedBy,
-    Outcome,
     Recipient,
     SkipReason,
-    Trigger,
 )
 
 
@@ -41,6 +38,11 @@ def as_utc(value: datetime | str | None) -> datetime | None:
 def is_delivery(identity: DeliveryId) -> Iterator[Any]:
     yield deliveries.c.issue_id == identity.issue_id
     yield deliveries.c.seq == identity.seq
+
+
+def chunk_of(issue_id: int, seq: int) -> Any:
+    """The chunk that a delivery is in."""
+    return and_(chunks.c.issue_id == issue_id, chunks.c.lo <= seq, chunks.c.hi >= seq)
 
 
 def delivery_columns() -> Select[Any]:
@@ -92,47 +94,33 @@ def new_delivery(
 
 
 def delivery_from(row: Any) -> Delivery:
-    skip = getattr(row, "skip", None)
+    """A row of `delivery_columns()`, with the token and the reason to skip it behind them when they were asked for."""
+    (
+        issue,
+        seq,
+        resend,
+        channel,
+        address,
+        variant,
+        subscriber,
+        place,
+        tries,
+        resend_id,
+        first,
+        parts,
+        receipts,
+    ) = row[:13]
+    token, skip = row[13:] or (None, None)
     return Delivery(
-        identity=DeliveryId(row.issue_id, row.seq, row.resend),
-        recipient=Recipient(
-            channel=row.channel,
-            address=row.address,
-            variant=row.variant,
-            subscriber_id=row.subscriber_id,
-            destination=row.destination,
-            token=getattr(row, "token", None),
-        ),
-        tries=row.tries,
-        first_try_at=row.first_try_at,
-        parts_sent=row.parts_sent,
-        receipts=tuple(row.receipts),
-        resend_id=row.resend_id,
-        skip=SkipReason(skip) if skip else None,
+        DeliveryId(issue, seq, resend),
+        Recipient(channel, address, variant, subscriber, place, token),
+        tries,
+        first,
+        parts,
+        tuple(receipts),
+        resend_id,
+        SkipReason(skip) if skip else None,
     )
-
-
-def attempt_row(outcome: Outcome, number: int, worker: str) -> dict[str, Any]:
-    delivery = outcome.delivery
-    first = delivery.first_try_at is None
-    begun = Trigger.SCHEDULED if delivery.resend_id is None else Trigger.RESEND
-    return {
-        "issue_id": delivery.identity.issue_id,
-        "seq": delivery.identity.seq,
-        "number": number,
-        "resend": delivery.identity.resend,
-        "resend_id": delivery.resend_id,
-        "trigger": begun if first else Trigger.RETRY,
-        "outcome": outcome.state,
-        "code": outcome.code,
-        "text": outcome.text,
-        "receipts": list(outcome.receipts),
-        "parts_sent": outcome.parts_sent,
-        "started_at": outcome.started_at,
-        "duration_ms": outcome.duration_ms,
-        "retry_at": outcome.retry_at,
-        "worker": worker,
-    }
 
 
 def attempt_from(row: Any) -> Attempt:
@@ -148,6 +136,7 @@ def attempt_from(row: Any) -> Attempt:
         duration_ms=row.duration_ms,
         retry_at=row.retry_at,
         worker=row.worker,
+        relay=row.relay,
         reason=row.why,
     )
 
@@ -214,4 +203,5 @@ def issue_from(row: Any) -> Issue:
         finished_at=row.finished_at,
         approved_by=row.approved_by,
         paused=bool(row.paused),
+        hold=row.hold,
     )

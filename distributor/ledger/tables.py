@@ -1,5 +1,6 @@
 """What the stories of the ledger share: the counters of chunks, the numbers of deliveries, the lock of an issue."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -94,13 +95,16 @@ class Tables:
         for row in connection.execute(
             select(chunks.c.id, chunks.c.issue_id, chunks.c.lo, chunks.c.hi).where(which)
         ).all():
-            counted = dict.fromkeys(STATES, 0)
-            for state, number in connection.execute(
-                select(deliveries.c.state, func.count())
-                .where(deliveries.c.issue_id == row.issue_id, deliveries.c.seq.between(row.lo, row.hi))
-                .group_by(deliveries.c.state)
-            ):
-                counted[DeliveryState(state)] = number
-            connection.execute(
-                update(chunks).where(chunks.c.id == row.id).values(**{str(k): v for k, v in counted.items()})
-            )
+            counted = self._counted(connection, row.issue_id, row.lo, row.hi)
+            connection.execute(update(chunks).where(chunks.c.id == row.id).values(**counted))
+
+    def _counted(self, connection: Connection, issue_id: int, lo: int, hi: int) -> Mapping[str, int]:
+        """State → deliveries in it, of a key range."""
+        counted = dict.fromkeys(map(str, STATES), 0)
+        for state, number in connection.execute(
+            select(deliveries.c.state, func.count())
+            .where(deliveries.c.issue_id == issue_id, deliveries.c.seq.between(lo, hi))
+            .group_by(deliveries.c.state)
+        ):
+            counted[state] = number
+        return counted

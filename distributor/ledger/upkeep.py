@@ -1,6 +1,6 @@
 """Stopped channels, the scheduler's ticks, heartbeats, retention."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from distributor.db import (
     heartbeats,
     insert_ignore,
     issues,
+    relay_days,
     ticks,
 )
 from distributor.ledger.rows import as_utc
@@ -78,6 +79,43 @@ class Upkeep(Tables):
                 for row in connection.execute(select(channel_stops))
             }
 
+    def waits(self, names: Iterable[str]) -> Mapping[str, timedelta]:
+        """Name of a stop → how long it lasts still; those that are over are left out."""
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            rows = connection.execute(
+                select(channel_stops).where(
+                    channel_stops.c.channel.in_(list(names)), channel_stops.c.until > now
+                )
+            )
+            return {row.channel: row.until - now for row in rows}
+
+    def take_allowance(self, relay: str, cap: int, wanted: int) -> int:
+        """Takes up to `wanted` deliveries of what a relay may carry today (UTC); returns how many there were."""
+        with self.database.write() as connection:
+            day = self.database.now(connection).date()
+            insert_ignore(self.database, relay_days, [{"relay": relay, "day": day, "taken": 0}], connection)
+            today = (relay_days.c.relay == relay, relay_days.c.day == day)
+            taken = connection.execute(
+                select(relay_days.c.taken).where(*today).with_for_update()
+            ).scalar_one()
+            granted = max(0, min(wanted, cap - int(taken)))
+            if granted:
+                connection.execute(update(relay_days).where(*today).values(taken=taken + granted))
+            return granted
+
+    def full_relays(self, caps: Mapping[str, int]) -> set[str]:
+        """Those of the relays that have carried today (UTC) what their cap allows; 0 is no cap."""
+        capped = {relay: cap for relay, cap in caps.items() if cap}
+        if not capped:
+            return set()
+        with self.database.read() as connection:
+            day = self.database.now(connection).date()
+            rows = connection.execute(
+                select(relay_days).where(relay_days.c.day == day, relay_days.c.relay.in_(list(capped)))
+            )
+            return {row.relay for row in rows if row.taken >= capped[row.relay]}
+
     def record_tick(self, newsletter: str, day: date, decision: str, detail: str) -> bool:
         """Notes what the scheduler decided; repeated decisions are counted. True the first time."""
         with self.database.write() as connection:
@@ -122,12 +160,13 @@ class Upkeep(Tables):
                     .values(seen_at=now)
                 )
 
-    def last_beat(self, role: str) -> timedelta | None:
-        """How long ago a process of that role was heard of; None when never."""
+    def last_beat(self, role: str, host: str | None = None) -> timedelta | None:
+        """How long ago a process of that role (on that host: names are `host:pid`) was heard of; None when never."""
+        query = select(func.max(heartbeats.c.seen_at)).where(heartbeats.c.role == role)
+        if host is not None:
+            query = query.where(heartbeats.c.name.startswith(f"{host}:", autoescape=True))
         with self.database.read() as connection:
-            seen = connection.execute(
-                select(func.max(heartbeats.c.seen_at)).where(heartbeats.c.role == role)
-            ).scalar()
+            seen = connection.execute(query).scalar()
             return self.database.now(connection) - moment if (moment := as_utc(seen)) else None
 
     def forget(
@@ -142,3 +181,4 @@ class Upkeep(Tables):
                 newest = connection.execute(select(func.max(issues.c.id))).scalar() or 0
                 self.database.drop_issues(connection, table, keep_from or newest + 1)
             connection.execute(delete(ticks).where(ticks.c.last_at < now - ticks_after))
+            connection.execute(delete(relay_days).where(relay_days.c.day < (now - ticks_after).date()))

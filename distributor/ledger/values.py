@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 
 from distributor.errors import DistributorError
 from distributor.model import (
+    Chunk,
     Delivery,
     DeliveryState,
     Message,
@@ -56,12 +57,21 @@ class ChannelStop:
     until: datetime
 
 
+@dataclass(frozen=True)
+class Lapsed:
+    """A lease whose holder stopped answering, or is known to have ended; `host` is the journals' folder it named."""
+
+    chunk: Chunk
+    host: str | None
+    ended: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Postponed:
-    """A delivery that a slice did not come to: it goes back untried, due at once or at a time."""
+    """A delivery that a slice did not come to: it goes back untried, due at once or after a while."""
 
     delivery: Delivery
-    due_at: datetime | None = None
+    due_in: timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,7 @@ class Attempt:
     duration_ms: int
     retry_at: datetime | None
     worker: str
+    relay: str | None
     reason: str | None
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from distributor.bootstrap import Distributor
-from distributor.dispatch import UNSUBSCRIBE_URL, VIEW_URL
+from distributor.dispatch.engine import UNSUBSCRIBE_URL, VIEW_URL
 from distributor.errors import RequestRefused, ServiceDown
 from distributor.model import Issue, IssueState, SubscriptionState
 from distributor.rendering import template_environment

@@ -1,7 +1,6 @@
 """Parcels for the channels' tests, in our own words."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from distributor.model import DeliveryId, Message, Parcel, Recipient
@@ -83,4 +82,4 @@ def wecom(*, robot: str = "ai-group", mode: str = "markdown_v2", text: str = "# 
 
 def resent(parcel: Parcel) -> Parcel:
     """The same delivery, resent by a person."""
-    return replace(parcel, identity=replace(parcel.identity, resend=parcel.identity.resend + 1))
+    return parcel._replace(identity=parcel.identity._replace(resend=parcel.identity.resend + 1))

@@ -1,17 +1,23 @@
 """What a mail looks like on the wire."""
 
 import re
-from dataclasses import replace
-from datetime import timedelta
+from binascii import b2a_base64
+from collections.abc import Mapping
+from datetime import timedelta, timezone
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from email.utils import format_datetime
+from html import escape
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from parcels import SENT_DATE, UNSUBSCRIBE, VIEW, mail, notice, resent
 
-from distributor.channels.email.mime import ascii_address, compose
+from distributor.channels.email import mime
+from distributor.channels.email.mime import ascii_address, compose, write
 from distributor.model import DeliveryId, Parcel
 
 
@@ -25,6 +31,15 @@ def text_of(message: EmailMessage, kind: str) -> str:
     content = part.get_content()
     assert isinstance(content, str)
     return content
+
+
+def decoded(message: EmailMessage, kind: str) -> str:
+    """The part's bytes as they were encoded: get_content would make line ends alike."""
+    part = message.get_body((kind,))
+    assert part is not None
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    return content.decode()
 
 
 def raw_header(parcel: Parcel, name: str) -> str:
@@ -169,6 +184,108 @@ def test_values_of_any_length_between_texts_of_any_length(before: str, between: 
         assert max(map(len, compose(parcel).split(b"\r\n"))) <= 78
 
 
+TEXTS = st.text(alphabet=st.sampled_from("a.b 中\U0001f600<>&\"'\n="), max_size=130)
+NAMES = st.sampled_from(["__UNSUBSCRIBE_URL__", "__VIEW_URL__", "__NAME__"])
+#: Names, with the text in front of each and the one at the end; often nothing stands between two of them.
+TEMPLATES = st.tuples(st.lists(st.tuples(TEXTS, NAMES), max_size=6), TEXTS.map(lambda text: f"{text}."))
+URLS = st.text(alphabet="abc/?&'=%", max_size=150).map(lambda path: f"https://news.example.com/{path}")
+
+
+def filled(template: tuple[list[tuple[str, str]], str], values: Mapping[str, str]) -> str:
+    """The template's text with names replaced; without values, the template as it is frozen."""
+    pairs, end = template
+    return "".join(text.replace("\n", "\r\n") + values.get(name, name) for text, name in pairs) + end.replace(
+        "\n", "\r\n"
+    )
+
+
+@given(text=TEMPLATES, html=TEMPLATES, readers=st.lists(st.tuples(URLS, URLS, TEXTS), min_size=1, max_size=4))
+def test_what_is_decoded_is_the_frozen_text_with_the_values_filled_in(
+    text: tuple[list[tuple[str, str]], str],
+    html: tuple[list[tuple[str, str]], str],
+    readers: list[tuple[str, str, str]],
+) -> None:
+    base = mail(
+        text=filled(text, {}),
+        html=filled(html, {}),
+        placeholders=("__UNSUBSCRIBE_URL__", "__VIEW_URL__", "__NAME__"),
+    )
+    for reader in readers:
+        values = dict(zip(base.message.placeholders, reader, strict=True))
+        parcel = base._replace(values=values)
+        message = read(parcel)
+        escaped = {name: escape(value) for name, value in values.items()}
+        assert decoded(message, "plain") == filled(text, values)
+        assert decoded(message, "html") == filled(html, escaped)
+        assert [part.defects for part in message.walk()] == [[], [], []]
+        lines = compose(parcel).split(b"\r\n")
+        assert not [line for line in lines if line.startswith(b".")], "nothing needs stuffing"
+        assert max(map(len, lines)) <= 998
+        body = compose(parcel).partition(b"\r\n\r\n")[2]
+        assert max(map(len, body.split(b"\r\n"))) <= 76
+
+
+def test_what_readers_share_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parcel = mail(title="encoded once")
+    compose(parcel)
+    encoded: list[bytes] = []
+
+    def watched(data: bytes, *, newline: bool) -> bytes:
+        encoded.append(data)
+        return b2a_base64(data, newline=newline)
+
+    monkeypatch.setattr(mime, "b2a_base64", watched)
+    compose(parcel._replace(identity=DeliveryId(7, 43)))
+    assert len(encoded) == 2, "the reader's own link, in either part"
+    assert all(len(data) <= len(UNSUBSCRIBE) + 4 for data in encoded)
+
+
+def test_equal_messages_with_other_values_do_not_mix() -> None:
+    one = mail()
+    views = ["https://news.example.com/v/1", "https://news.example.com/v/2"]
+    parcels = [one._replace(values={**one.values, "__VIEW_URL__": view}) for view in views] * 2
+    parcels.append(one._replace(values=dict(sorted(one.values.items(), reverse=True))))
+    shown = [text_of(read(parcel), "plain").split("查看：")[1].split("\r\n")[0] for parcel in parcels]
+    assert shown == [*views, *views, VIEW]
+
+
+@pytest.mark.parametrize("hours", [0, 8])
+def test_moments_that_are_equal_are_written_in_their_own_zone(hours: int) -> None:
+    moment = SENT_DATE.astimezone(timezone(timedelta(hours=hours)))
+    assert raw_header(mail()._replace(sent_date=moment), "Date") == format_datetime(moment)
+
+
+def test_message_id_is_the_one_that_older_workers_made() -> None:
+    expected = "<7.42.0.1fc3550db34fee71ae5b56a3@news.example.com>"
+    assert raw_header(mail(), "Message-ID") == expected
+
+
+@pytest.mark.parametrize("parcel", [mail(text="a __VIEW\x00_URL__ b"), mail(html="a __VIEW\x85_URL__ b")])
+def test_placeholder_with_a_control_character_inside(parcel: Parcel) -> None:
+    with pytest.raises(ValueError, match="inside a placeholder"):
+        compose(parcel)
+
+
+@pytest.mark.parametrize(
+    "parcel",
+    [
+        mail(subject=".", from_name="." * 90, list_id="..a"),
+        mail(subject=". " * 200, address="a.b@example.net"),
+        mail(subject="." * 300 + "中"),
+    ],
+)
+def test_no_header_line_begins_with_a_dot(parcel: Parcel) -> None:
+    assert b"\n." not in compose(parcel)
+
+
+def test_write_gives_the_envelope_too() -> None:
+    assert write(mail(address="info@例子.测试")) == (
+        "daily@news.example.com",
+        "info@xn--fsqu00a.xn--0zwm56d",
+        compose(mail(address="info@例子.测试")),
+    )
+
+
 def test_missing_value() -> None:
     with pytest.raises(ValueError, match="no value for the placeholder __VIEW_URL__"):
         compose(mail(values={"__UNSUBSCRIBE_URL__": UNSUBSCRIBE}))
@@ -196,7 +313,7 @@ def test_message_id_repeats_for_a_retry_and_differs_otherwise() -> None:
         mail(identity=DeliveryId(8, 42)),
         mail(newsletter="other"),
         mail(address="second@example.net"),
-        replace(base, sent_date=SENT_DATE + timedelta(minutes=5)),
+        base._replace(sent_date=SENT_DATE + timedelta(minutes=5)),
     ]
     ids = [str(read(parcel)["Message-ID"]) for parcel in (base, *others)]
     assert str(read(mail())["Message-ID"]) == ids[0]

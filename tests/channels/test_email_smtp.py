@@ -5,10 +5,10 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes
 from email.policy import default
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from scripted_smtp import HANG_UP, SILENCE, Mail, Say, ScriptedSmtp
 from distributor.channels import Channel
 from distributor.channels.email import EmailChannel
 from distributor.channels.email.mime import compose
-from distributor.channels.email.smtp import SmtpTransport
+from distributor.channels.email.smtp import SmtpTransport, _Wire
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import Parcel, Post, Receipt
 from distributor.settings import EmailSettings, Newsletter, Sender, Settings, Smtp
@@ -262,16 +262,6 @@ def test_parcel_that_cannot_be_written_is_rejected_before_a_word_is_said(parcel:
     assert len(server.said("MAIL")) == 1
 
 
-def test_dots_at_the_beginning_of_a_line_survive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "distributor.channels.email.smtp.compose", lambda _: b"Subject: x\r\n\r\n.\r\n..two\r\n"
-    )
-    server = ScriptedSmtp()
-    with transport(server) as opened:
-        opened.send(mail())
-    assert server.mails[0].data == b"Subject: x\r\n\r\n.\r\n..two\r\n"
-
-
 def test_channel_renders_and_sends(tmp_path: Path) -> None:
     newsletter = Newsletter(
         slug="ai-daily", title="AI 日报", sender=Sender(name="AI 日报", address="daily@news.example.com")
@@ -286,8 +276,8 @@ def test_channel_renders_and_sends(tmp_path: Path) -> None:
         assert isinstance(channel, Channel)
         assert channel.destinations(newsletter) == []
         (message,) = channel.render(post, newsletter)
-        with channel.open() as opened:
-            opened.send(replace(mail(), message=message))
+        with channel.open(channel.relays[0].name) as opened:
+            opened.send(mail()._replace(message=message))
     sent = message_from_bytes(server.mails[0].data, policy=default)
     assert str(sent["Subject"]) == "AI Daily 早报"
     body = sent.get_body(("plain",))
@@ -296,22 +286,28 @@ def test_channel_renders_and_sends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "error"), [("putcmd", Unavailable), ("getreply", Unavailable), ("send", Unconfirmed)]
+    ("method", "call", "error"),
+    [
+        ("write", 1, Unavailable),  # MAIL
+        ("reply", 1, Unavailable),
+        ("reply", 3, Unavailable),  # the reply to DATA
+        ("write", 4, Unavailable),  # the body, before a byte of it went
+        ("reply", 4, Unconfirmed),  # the reply to the dot
+    ],
 )
 def test_a_foreign_exception_is_translated(
-    stage: str, error: type[SendError], monkeypatch: pytest.MonkeyPatch
+    method: str, call: int, error: type[SendError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(*_: object) -> None:
-        raise RuntimeError("surprise")
+    real, calls = getattr(_Wire, method), count(1)
+
+    def break_down(wire: _Wire, *rest: bytes) -> object:
+        if next(calls) == call:
+            raise RuntimeError("surprise")
+        return real(wire, *rest)
 
     with transport(ScriptedSmtp(extensions=PLAIN)) as opened:
         with monkeypatch.context() as broken:
-            # without pipelining, `send` is reached for commands too: let those through
-            if stage == "send":
-                broken.setattr(
-                    "smtplib.SMTP.putcmd", lambda smtp, cmd: smtp.sock.sendall(f"{cmd}\r\n".encode())
-                )
-            broken.setattr(f"smtplib.SMTP.{stage}", break_down)
+            broken.setattr(_Wire, method, break_down)
             with pytest.raises(SendError, match="surprise") as caught:
                 opened.send(mail())
         assert type(caught.value) is error

@@ -7,7 +7,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -184,7 +183,7 @@ def test_no_token() -> None:
     "parcel",
     [
         telegram(address="@daily/general"),
-        replace(telegram(html="__NAME__", values={"__NAME__": ""}), values={}),
+        telegram(html="__NAME__", values={"__NAME__": ""})._replace(values={}),
     ],
     ids=["topic without a number", "placeholder without a value"],
 )

@@ -1,16 +1,17 @@
 """E-mail: one message a newsletter and language, over one SMTP connection a lane."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from jinja2 import Environment
 
+from distributor.channels import EVERYBODY
 from distributor.channels.email.render import render_email
 from distributor.channels.email.smtp import SmtpTransport
-from distributor.model import Message, Post, Recipient
+from distributor.model import Message, Post, Recipient, Relay
 from distributor.pacing import UNLIMITED, Limit
 from distributor.rendering import template_environment
-from distributor.settings import Newsletter, Settings
+from distributor.settings import DomainGroup, Newsletter, Settings
 
 
 class EmailChannel:
@@ -27,14 +28,69 @@ class EmailChannel:
     def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:  # noqa: ARG002 - mail goes to subscribers alone
         return []
 
-    def limits(self, recipient: Recipient) -> Sequence[Limit]:  # noqa: ARG002 - one rate for all mail
-        rate = self._settings.email.rate
-        # A tenth of a second's worth at once: smooth for the relay, and lanes need not take turns for each mail.
-        return [Limit(self.name, rate or UNLIMITED, burst=max(1, int(rate / 10)))]
+    @cached_property
+    def relays(self) -> Sequence[Relay]:
+        return [
+            Relay(
+                name=relay.name,
+                weight=relay.weight,
+                daily_cap=relay.daily_cap,
+                domains=frozenset(relay.domains),
+            )
+            for relay in self._settings.email.all_relays
+        ]
 
-    def open(self) -> SmtpTransport:
-        return SmtpTransport(self._settings.email.smtp)
+    def pace_groups(self) -> Mapping[str, Collection[str]]:
+        groups: dict[str, set[str]] = {}
+        for domain, name in self._group_of.items():
+            groups.setdefault(name, set()).add(domain)
+        return groups
+
+    def pace_group(self, recipient: Recipient) -> str:
+        return self._group_of.get(recipient.address.rpartition("@")[2], EVERYBODY)
+
+    def domain_key(self, recipient: Recipient) -> str:
+        domain = recipient.address.rpartition("@")[2]
+        return "" if domain in self._limited else f"{self.name}:domain:{domain}"
+
+    def limits(self, recipient: Recipient, relay: str) -> Sequence[Limit]:
+        settings = self._settings.email
+        limits = [_limit(f"{self.name}/{relay}", self._rates[relay])]
+        if settings.rate:
+            limits.append(_limit(self.name, settings.rate))
+        if group := self._limited.get(recipient.address.rpartition("@")[2]):
+            limits.append(_limit(f"{self.name}:{group.name}", group.rate))
+        return limits
+
+    def open(self, relay: str) -> SmtpTransport:
+        chosen = next(one for one in self._settings.email.all_relays if one.name == relay)
+        return SmtpTransport(chosen)
+
+    @cached_property
+    def _rates(self) -> Mapping[str, float]:
+        return {relay.name: relay.rate for relay in self._settings.email.all_relays}
+
+    @cached_property
+    def _limited(self) -> Mapping[str, DomainGroup]:
+        """Domain → the group whose limit covers it."""
+        return {domain: group for group in self._settings.email.domains for domain in group.domains}
+
+    @cached_property
+    def _group_of(self) -> Mapping[str, str]:
+        """Domain → its pace group: those that share both their limit and their relays are one."""
+        routed = {domain for relay in self.relays for domain in relay.domains}
+        names = {}
+        for domain in (*self._limited, *sorted(routed - set(self._limited))):
+            group = self._limited.get(domain)
+            relays = [relay.name for relay in self.relays if domain in relay.domains]
+            names[domain] = "/".join([*([group.name] if group else []), *relays])
+        return names
 
     @cached_property
     def _templates(self) -> Environment:
         return template_environment(self._settings.root)
+
+
+def _limit(key: str, rate: float) -> Limit:
+    # A tenth of a second's worth at once: smooth for the relay, and lanes need not take turns for each mail.
+    return Limit(key, rate or UNLIMITED, burst=max(1, int((rate or UNLIMITED) / 10)))

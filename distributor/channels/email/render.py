@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jinja2 import Environment
-from premailer import transform
 
 from distributor.errors import ConfigError, PostError
 from distributor.model import Message, Post
@@ -98,6 +97,8 @@ def inline_css(html: str) -> str:
     The function form and these options are the ones that change nothing else: no network, no white space, no
     width or colour attributes of premailer's own.
     """
+    from premailer import transform  # noqa: PLC0415 - 0.2 s that only rendering needs
+
     inlined: str = transform(
         html,
         allow_network=False,

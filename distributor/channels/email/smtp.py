@@ -1,8 +1,14 @@
 """One SMTP connection, reused for many messages, with the moment of the final dot known.
 
 Until the final dot is written a failure is certain: the message has not gone. After it, only a reply tells; without
-one the message may have gone (RFC 1047), and the error is `Unconfirmed`. MAIL, RCPT and DATA go in one write when the
-server offers PIPELINING (RFC 2920): one round trip instead of three.
+one the message may have gone (RFC 1047), and the error is `Unconfirmed`.
+
+With PIPELINING (RFC 2920) MAIL, RCPT and DATA go in one write, and where the next message is known its envelope goes
+in the same write as the body and the final dot of this one: one round trip a message. Its body waits for the replies
+to its envelope, which is after the reply to this dot: one message at a time can be in doubt.
+
+    MAIL RCPT DATA ─▶ ◀─ 250 250 354   body . MAIL RCPT DATA ─▶ ◀─ 250, 250 250 354   body . ─▶ ◀─ 250
+    └─ 1st envelope                    └─ 1st ─┘└─ 2nd envelope     └─ 1st's receipt  └─ 2nd
 """
 
 import contextlib
@@ -11,13 +17,13 @@ import select
 import smtplib
 import socket
 import ssl
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, NoReturn, Self
 
-from distributor.channels.email.mime import ascii_address, compose, sender_address
+from distributor.channels.email.mime import write
 from distributor.channels.email.replies import classify
 from distributor.channels.redact import redact
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
@@ -27,49 +33,61 @@ from distributor.settings import Smtp
 QUIT_SECONDS = 2.0
 GO_AHEAD = 354
 CLOSING = 421
+FINAL_DOT = b".\r\n"
+LONGEST_REPLY = 65_536  # bytes, all lines together; RFC 5321 §4.5.3.1.5 has 512 a line
+RECORD = 16_384  # bytes of a TLS record at most (RFC 8446 §5.1)
 
 #: Where servers write the id under which they queued a message: NetEase and Postfix, Exim, Exchange, Gmail, SES.
-QUEUE_IDS = (
-    r"queued as ([^\s,;]+)",
-    r"\bid=([\w-]+)",
-    r"InternalId=(\d+)",
-    r"OK +\d+ (\S+) - gsmtp",
-    r"^Ok ([0-9A-Fa-f-]{20,})$",
+QUEUE_IDS = tuple(
+    map(
+        re.compile,
+        (
+            r"queued as ([^\s,;]+)",
+            r"\bid=([\w-]+)",
+            r"InternalId=(\d+)",
+            r"OK +\d+ (\S+) - gsmtp",
+            r"^Ok ([0-9A-Fa-f-]{20,})$",
+        ),
+    )
 )
 
 Reply = tuple[int, bytes]
 
+#: The reply codes that MAIL, RCPT and DATA hope for.
+HOPED_FOR = (range(200, 300), range(200, 300), (GO_AHEAD,))
+#: All three of them, a line each: what nearly every message gets.
+ACCEPTED = re.compile(rb"(?:2\d\d(?!-)[^\n]*\n){2}354(?!-)[^\n]*\n")
+
 
 class _WornOut(Exception):
-    """A connection that has carried messages takes no more: idle too long, or as many as the server allows."""
+    """A connection that has served takes no more: idle too long, or as many messages as the server allows."""
 
 
-@dataclass(frozen=True)
-class _Envelope:
-    """What one transaction needs, checked: ASCII addresses and the message's bytes."""
+class _Letter(NamedTuple):
+    """A parcel written as a mail."""
 
+    parcel: Parcel
     sender: str
     recipient: str
-    mail: bytes
+    data: bytes
 
     @classmethod
-    def of(cls, parcel: Parcel) -> "_Envelope":
+    def of(cls, parcel: Parcel) -> "_Letter":
         """Raises Rejected when the parcel cannot be written as a mail."""
         try:
-            mail = compose(parcel)
-            recipient = ascii_address(parcel.recipient.address)
-            return cls(sender_address(parcel.message.content), recipient, mail)
+            return cls(parcel, *write(parcel))
         except (KeyError, ValueError) as error:
             reason = f"cannot be written as a mail: {redact(str(error))}"
             raise Rejected(text=reason, kind=Kind.CONTENT) from error
 
-    @property
-    def domain(self) -> str:
-        return self.recipient.rpartition("@")[2]
+    def envelope(self, *, with_size: bool) -> bytes:
+        """MAIL, RCPT and DATA, a line each."""
+        _parcel, sender, recipient, data = self
+        size = f" SIZE={len(data)}" if with_size else ""
+        return f"MAIL FROM:<{sender}>{size}\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode("ascii")
 
-    def commands(self, smtp: smtplib.SMTP) -> Sequence[str]:
-        size = f" SIZE={len(self.mail)}" if smtp.has_extn("size") else ""
-        return (f"MAIL FROM:<{self.sender}>{size}", f"RCPT TO:<{self.recipient}>", "DATA")
+    def refused(self, reply: Reply) -> SendError:
+        return classify(reply[0], _words(reply), self.recipient.rpartition("@")[2])
 
 
 class SmtpTransport:
@@ -81,8 +99,7 @@ class SmtpTransport:
     def __init__(self, settings: Smtp, context: ssl.SSLContext | None = None) -> None:
         self._settings = settings
         self._context = context
-        self._smtp: smtplib.SMTP | None = None
-        self._carried = 0
+        self._wire: _Wire | None = None
 
     def __enter__(self) -> Self:
         self._ready()
@@ -94,92 +111,297 @@ class SmtpTransport:
         self.close()
 
     def close(self) -> None:
-        """Says goodbye, for two seconds at most."""
-        smtp, self._smtp = self._smtp, None
-        if smtp is None or smtp.sock is None:
-            return
-        with contextlib.suppress(OSError):
-            smtp.sock.settimeout(QUIT_SECONDS)
-            smtp.quit()
-        smtp.close()
+        """Says goodbye, for two seconds at most; not to a server that waits for the body of an announced message."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close(polite=wire.announced is None)
 
-    def send(self, parcel: Parcel) -> Receipt:
-        envelope = _Envelope.of(parcel)
+    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:
+        letter = self._letter(parcel)
         try:
-            return self._transact(envelope)
+            return self._transact(letter, then)
         except _WornOut:
-            return self._transact(envelope)  # over a new connection, which has carried nothing yet
+            return self._transact(letter, then)  # over a new connection, which has served nothing yet
 
-    def _transact(self, envelope: _Envelope) -> Receipt:
-        smtp = self._ready()
+    def _letter(self, parcel: Parcel) -> _Letter:
+        """The announced letter, when it is this parcel's; an announcement of another one ends the connection."""
+        announced = self._wire.announced if self._wire else None
+        if announced is not None:
+            if announced.parcel is parcel:
+                return announced
+            self._drop()
+        return _Letter.of(parcel)
+
+    def _transact(self, letter: _Letter, then: Parcel | None) -> Receipt:
+        wire = self._ready()
         try:
-            self._offer(smtp, envelope)
-            reply = self._finish(smtp, envelope)
+            _offer(wire, letter)
+            reply = _hand_over(wire, letter, then)
         except SendError as error:
-            self._recover(smtp, error)
+            self._recover(wire, error)
             raise
         except BaseException:
             self._drop()  # a connection in the middle of something must not carry the next message
             raise
-        self._carried += 1
+        wire.served = True
         return _receipt(reply)
 
-    def _ready(self) -> smtplib.SMTP:
+    def _ready(self) -> "_Wire":
         """The open connection; a new one when there is none, or the server has hung up since the last message."""
-        if self._smtp is not None and _has_hung_up(self._smtp):
+        if self._wire is not None and self._wire.announced is None and self._wire.has_spoken():
             self._drop()
-        if self._smtp is None:
-            self._smtp, self._carried = connect(self._settings, self._context), 0
-        return self._smtp
+        if self._wire is None:
+            self._wire = _Wire(connect(self._settings, self._context))
+        return self._wire
 
-    def _offer(self, smtp: smtplib.SMTP, envelope: _Envelope) -> None:
-        """Everything up to the final dot. Whatever goes wrong here is certain: the message has not gone."""
-        replies: list[Reply] = []
-        try:
-            _exchange(smtp, envelope.commands(smtp), replies)
-            refusal = _first_refusal(replies)
-            if refusal is None:
-                _write(smtp, _stuff_dots(envelope.mail))
-            elif replies[-1][0] == GO_AHEAD:
-                _finish_empty(smtp)
-        except Exception as error:
-            if self._carried and not replies:
-                raise _WornOut from error
-            text = f"the connection to the mail server was lost before the message was handed over: {_say(error)}"
-            raise Unavailable(text=text, kind=Kind.NETWORK) from error
-        if refusal is not None:
-            if self._carried and replies[0][0] == CLOSING:
-                raise _WornOut
-            raise _refused(refusal, envelope)
-
-    def _finish(self, smtp: smtplib.SMTP, envelope: _Envelope) -> Reply:
-        """The final dot and its reply: without one, nobody knows."""
-        try:
-            smtp.send(b".\r\n")
-            reply = smtp.getreply()
-        except Exception as error:
-            text = f"no reply to the final dot: {_say(error)}"
-            raise Unconfirmed(text=text, kind=Kind.NETWORK) from error
-        if 400 <= reply[0] < 600:
-            raise _refused(reply, envelope)
-        if not 200 <= reply[0] < 300:
-            raise Unconfirmed(text=f"no readable reply to the final dot: {_words(reply)}", code=str(reply[0]))
-        return reply
-
-    def _recover(self, smtp: smtplib.SMTP, error: SendError) -> None:
+    def _recover(self, wire: "_Wire", error: SendError) -> None:
         """Makes the connection fit for the next message, or gives it up."""
-        if error.code == str(CLOSING) or not re.fullmatch("[45]..", error.code):
+        if wire.lost or error.code == str(CLOSING) or not re.fullmatch("[45]..", error.code):
             self._drop()
             return
-        with contextlib.suppress(OSError):
-            if smtp.rset()[0] == 250:
-                return
-        self._drop()
+        wire.served = True
+        # A refused recipient leaves a transaction open, in which a second MAIL is an error. An announced envelope
+        # follows a final dot, which ends a transaction whatever its reply.
+        wire.must_reset = wire.announced is None
 
     def _drop(self) -> None:
-        if self._smtp is not None:
-            self._smtp.close()
-        self._smtp = None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close(polite=False)
+
+
+class _Wire:
+    """A greeted connection: groups of commands out, with a count of what may have left, and replies in."""
+
+    def __init__(self, smtp: smtplib.SMTP) -> None:
+        if smtp.sock is None:
+            raise smtplib.SMTPServerDisconnected("not connected")
+        self._smtp, self._sock = smtp, smtp.sock
+        self._encrypted = isinstance(smtp.sock, ssl.SSLSocket)
+        self._poll = select.poll()
+        self._poll.register(smtp.sock, select.POLLIN)
+        self._held = _read_ahead(smtp)
+        if not self._encrypted:
+            _leave_timeout_to_the_kernel(smtp.sock)
+        self._at = 0
+        self.pipelines = smtp.has_extn("pipelining")
+        self.knows_size = smtp.has_extn("size")
+        #: Its envelope is written, and the replies to it are not read.
+        self.announced: _Letter | None = None
+        self.served = False  # a transaction, to its end
+        self.must_reset = False  # before the next MAIL
+        self.lost = False
+        #: How much of the last group may have left. Under TLS that is what was offered: how much of a record went
+        #: when its write fails is not to be known.
+        self.gone = 0
+
+    def write(self, group: bytes) -> None:
+        """Writes a group of commands whole, counting in `gone`."""
+        self.gone = 0
+        if self._encrypted:
+            self._write_records(memoryview(group))
+            return
+        self.gone = self._sock.send(group)
+        while self.gone < len(group):
+            self.gone += self._sock.send(memoryview(group)[self.gone :])
+
+    def _write_records(self, group: memoryview) -> None:
+        for start in range(0, len(group), RECORD):
+            record = group[start : start + RECORD]
+            self.gone += len(record)
+            self._sock.sendall(record)
+
+    def reply(self) -> Reply:
+        """The next reply, its lines joined; the code is -1 when it has none. Raises OSError, and is lost then."""
+        line = self._line()
+        if line[3:4] != b"-":
+            return _code(line), line[4:].strip()
+        words, size = [line[4:].strip()], len(line)
+        while line[3:4] == b"-" and _code(line) > 0:
+            line = self._line()
+            words.append(line[4:].strip())
+            size += len(line)
+            if size > LONGEST_REPLY:
+                self._lose("its reply does not end")
+        return _code(line), b"\n".join(words)
+
+    def is_accepted(self) -> bool:
+        """Whether the next replies accept an envelope, at a glance; they are read then, and else left to `reply`."""
+        if self._at == len(self._held):
+            self._receive()
+        accepted = ACCEPTED.match(self._held, self._at)
+        if accepted:
+            self._at = accepted.end()
+        return accepted is not None
+
+    def has_spoken(self) -> bool:
+        """Whether something waits to be read although we asked nothing: a 421, or the end of the connection."""
+        return self.lost or self._at < len(self._held) or bool(self._poll.poll(0))
+
+    def close(self, *, polite: bool) -> None:
+        if polite and not self.lost:
+            with contextlib.suppress(OSError):
+                self._sock.settimeout(QUIT_SECONDS)
+                self.write(b"QUIT\r\n")
+                self.reply()
+        self._smtp.close()
+
+    def _line(self) -> bytes:
+        end = self._held.find(b"\n", self._at)
+        while end < 0:
+            if len(self._held) - self._at > LONGEST_REPLY:
+                self._lose("its reply does not end")
+            self._receive()
+            end = self._held.find(b"\n")
+        line = self._held[self._at : end]
+        self._at = end + 1
+        return line
+
+    def _receive(self) -> None:
+        try:
+            got = self._sock.recv(4096)
+        except OSError as error:
+            self._lose(_say(error), error)
+        if not got:
+            self._lose("it hung up")
+        self._held, self._at = self._held[self._at :] + got, 0
+
+    def _lose(self, reason: str, cause: Exception | None = None) -> NoReturn:
+        self.lost = True
+        raise smtplib.SMTPServerDisconnected(reason) from cause
+
+
+def _read_ahead(smtp: smtplib.SMTP) -> bytes:
+    """What smtplib's file took from the socket behind the reply to its last command: normally nothing."""
+    if smtp.file is None or smtp.sock is None:
+        return b""
+    seconds = smtp.sock.gettimeout()
+    smtp.sock.settimeout(0)  # peek reads when it holds nothing
+    try:
+        return bytes(smtp.file.peek())
+    except OSError:  # TLS: nothing to read. A connection that is lost says so again.
+        return b""
+    finally:
+        smtp.sock.settimeout(seconds)
+
+
+def _leave_timeout_to_the_kernel(sock: socket.socket) -> None:
+    """Python keeps a timeout by polling before each call: two system calls a message, a quarter of its processor time.
+
+    Not for TLS, which takes the kernel's "timed out" for "try again" and would wait for ever.
+    """
+    seconds = sock.gettimeout()
+    if seconds is None or not hasattr(socket, "SO_RCVTIMEO"):
+        return
+    # a struct timeval; all zeros would mean no timeout at all
+    timeval = struct.pack("@ll", int(seconds), max(int(seconds % 1 * 1e6), 1))
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+
+
+def _code(line: bytes) -> int:
+    return int(line[:3]) if line[:3].isdigit() else -1
+
+
+def _offer(wire: _Wire, letter: _Letter) -> None:
+    """Everything before the body. Whatever goes wrong here is certain: the message has not gone."""
+    replies: list[Reply] = []
+    try:
+        if wire.announced is letter:
+            wire.announced = None
+        else:
+            _ask(wire, letter, replies)
+        if wire.pipelines:
+            _collect(wire, replies)
+        refusal = _first_refusal(replies)
+        if refusal is not None and replies[-1][0] == GO_AHEAD:
+            # DATA was pipelined behind a refused recipient and accepted all the same: a lone dot, never the body.
+            wire.write(FINAL_DOT)
+            wire.reply()
+    except Exception as error:
+        if wire.served and not replies:
+            raise _WornOut from error
+        raise _never_left(error) from error
+    if refusal is not None:
+        if wire.served and replies[0][0] == CLOSING:
+            raise _WornOut
+        raise letter.refused(refusal)
+
+
+def _ask(wire: _Wire, letter: _Letter, replies: list[Reply]) -> None:
+    """MAIL, RCPT and DATA: in one group; else one by one to the first refusal, adding each reply."""
+    reset, wire.must_reset = b"RSET\r\n" if wire.must_reset else b"", False
+    group = letter.envelope(with_size=wire.knows_size)
+    if wire.pipelines:
+        wire.write(reset + group)
+    elif reset:
+        wire.write(reset)
+    if reset and wire.reply()[0] != 250:
+        raise _WornOut
+    for command in () if wire.pipelines else group.splitlines(keepends=True):
+        wire.write(command)
+        replies.append(wire.reply())
+        if _first_refusal(replies):
+            return
+
+
+def _collect(wire: _Wire, replies: list[Reply]) -> None:
+    """Adds the replies to an envelope, unless it is accepted in the plainest way."""
+    try:
+        if wire.is_accepted():
+            return
+        while len(replies) < len(HOPED_FOR):
+            replies.append(wire.reply())
+    except OSError:
+        if _first_refusal(replies) is None:
+            raise
+        # it refused and hung up: what it said counts
+
+
+def _first_refusal(replies: Sequence[Reply]) -> Reply | None:
+    """The first reply that is not what its command hopes for."""
+    for reply, codes in zip(replies, HOPED_FOR, strict=False):
+        if reply[0] not in codes:
+            return reply
+    return None
+
+
+def _hand_over(wire: _Wire, letter: _Letter, then: Parcel | None) -> Reply:
+    """The body, the final dot and its reply: without one, nobody knows. Behind the dot goes the envelope of `then`."""
+    following = _letter_to_announce(wire, then)
+    body = letter.data
+    envelope = following.envelope(with_size=wire.knows_size) if following else b""
+    group = b"".join((body, FINAL_DOT, envelope))
+    try:
+        wire.write(group)
+        wire.announced = following
+        reply = wire.reply()
+    except Exception as error:
+        if wire.gone < len(body) + len(FINAL_DOT):
+            raise _never_left(error) from error
+        text = f"no reply to the final dot: {_say(error)}"
+        raise Unconfirmed(text=text, kind=Kind.NETWORK) from error
+    if 400 <= reply[0] < 600:
+        raise letter.refused(reply)
+    if not 200 <= reply[0] < 300:
+        raise Unconfirmed(text=f"no readable reply to the final dot: {_words(reply)}", code=str(reply[0]))
+    return reply
+
+
+def _letter_to_announce(wire: _Wire, then: Parcel | None) -> _Letter | None:
+    """None when nothing can be announced; a parcel that cannot be written says so when its turn comes."""
+    if then is None or not wire.pipelines:
+        return None
+    try:
+        return _Letter.of(then)
+    except Rejected:
+        return None
+
+
+def _never_left(error: Exception) -> Unavailable:
+    text = f"the connection to the mail server was lost before the message was handed over: {_say(error)}"
+    return Unavailable(text=text, kind=Kind.NETWORK)
 
 
 def connect(settings: Smtp, context: ssl.SSLContext | None = None) -> smtplib.SMTP:
@@ -210,7 +432,7 @@ def _connect(settings: Smtp, context: ssl.SSLContext | None) -> smtplib.SMTP:
 
 def _greet(smtp: smtplib.SMTP, settings: Smtp, context: ssl.SSLContext | None) -> None:
     if smtp.sock is not None:
-        # The body and the final dot are two writes; Nagle would hold the second back for an acknowledgement.
+        # Every write is all that can be said now; Nagle would hold its tail back for an acknowledgement.
         smtp.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     smtp.ehlo_or_helo_if_needed()
     if settings.security == "starttls":
@@ -260,66 +482,12 @@ def _connection_error(error: Exception, settings: Smtp) -> Unavailable:
     return Unavailable(text=text, code=code, scope=Scope.CHANNEL, kind=kind, counts=False)
 
 
-def _has_hung_up(smtp: smtplib.SMTP) -> bool:
-    """Whether something waits to be read although we asked nothing: a 421, or the end of the connection."""
-    if smtp.sock is None:
-        return True
-    poll = select.poll()
-    poll.register(smtp.sock, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _exchange(smtp: smtplib.SMTP, commands: Sequence[str], replies: list[Reply]) -> None:
-    """Adds the replies to the commands, in order; none after the first refusal when the server does not pipeline."""
-    pipelined = smtp.has_extn("pipelining")
-    if pipelined:
-        smtp.send("".join(f"{command}\r\n" for command in commands))
-    for command in commands:
-        if not pipelined:
-            smtp.putcmd(command)
-        try:
-            replies.append(smtp.getreply())
-        except smtplib.SMTPServerDisconnected:
-            if _first_refusal(replies) is None:
-                raise
-            break  # it refused and hung up: what it said counts
-        if not pipelined and _first_refusal(replies):
-            break
-
-
-def _first_refusal(replies: Sequence[Reply]) -> Reply | None:
-    """The first reply that is not what its command (MAIL, RCPT, DATA) hopes for."""
-    hoped = zip(replies, ("2", "2", str(GO_AHEAD)), strict=False)
-    return next((reply for reply, start in hoped if not str(reply[0]).startswith(start)), None)
-
-
-def _finish_empty(smtp: smtplib.SMTP) -> None:
-    """DATA was pipelined behind a refused recipient and accepted all the same: a lone dot, never the body."""
-    smtp.send(b".\r\n")
-    smtp.getreply()
-
-
-def _write(smtp: smtplib.SMTP, mail: bytes) -> None:
-    """The message without its final dot. On Linux the kernel keeps the tail and sends it in the dot's packet."""
-    more = 0 if isinstance(smtp.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0)
-    if smtp.sock is None:
-        raise smtplib.SMTPServerDisconnected("not connected")
-    smtp.sock.sendall(mail, more)
-
-
-def _stuff_dots(mail: bytes) -> bytes:
-    """RFC 5321 §4.5.2: a line that begins with a dot gets a second one."""
-    return mail.replace(b"\r\n.", b"\r\n..")
-
-
-def _refused(reply: Reply, envelope: _Envelope) -> SendError:
-    return classify(reply[0], _words(reply), envelope.domain)
-
-
 def _receipt(reply: Reply) -> Receipt:
     text = redact(_words(reply))
-    found = next((match for pattern in QUEUE_IDS if (match := re.search(pattern, text))), None)
-    return Receipt(provider_id=found[1] if found else None, code=str(reply[0]), text=text)
+    for pattern in QUEUE_IDS:
+        if found := pattern.search(text):
+            return Receipt(provider_id=found[1], code=str(reply[0]), text=text)
+    return Receipt(code=str(reply[0]), text=text)
 
 
 def _words(reply: Reply) -> str:
@@ -330,4 +498,6 @@ def _say(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
         said = error.smtp_error
         return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    if isinstance(error, BlockingIOError):  # how the kernel says it
+        return "timed out"
     return str(error) or type(error).__name__

@@ -201,7 +201,7 @@ class TelegramTransport:
     ) -> None:
         """The bot stays: other lanes use it, and a new one costs about 80 ms."""
 
-    def send(self, parcel: Parcel) -> Receipt:
+    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - nothing to announce
         try:
             draft = _Draft.of(parcel)
         except (KeyError, ValueError) as error:

@@ -1,15 +1,19 @@
 """WeCom (企业微信): group robots of the configuration, with a short text that also fits WeChat's clients."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from distributor.channels import OneWay
 from distributor.channels.wecom.render import render_wecom
-from distributor.channels.wecom.transport import WecomTransport
 from distributor.model import Message, Post, Recipient
 from distributor.pacing import UNLIMITED, Limit
 from distributor.settings import Newsletter, Settings
 
+if TYPE_CHECKING:
+    from distributor.channels.wecom.transport import WecomTransport
 
-class WecomChannel:
+
+class WecomChannel(OneWay):
     """The channel "wecom"."""
 
     name = "wecom"
@@ -27,10 +31,12 @@ class WecomChannel:
             for robot in (table.destinations if table else ())
         ]
 
-    def limits(self, recipient: Recipient) -> Sequence[Limit]:
+    def limits(self, recipient: Recipient, _relay: str, /) -> Sequence[Limit]:
         """A robot takes 20 messages a minute (developer.work.weixin.qq.com, path 99110)."""
         robot = Limit(f"{self.name}:{recipient.address}", self._settings.wecom.per_robot_minute / 60)
         return [Limit(self.name, UNLIMITED), robot]
 
-    def open(self) -> WecomTransport:
+    def open(self, _relay: str, /) -> "WecomTransport":
+        from distributor.channels.wecom.transport import WecomTransport  # noqa: PLC0415 - an HTTP client that only sending needs
+
         return WecomTransport(self._settings.wecom, self._settings.wecom_keys)

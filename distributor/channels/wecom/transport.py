@@ -46,7 +46,7 @@ class WecomTransport:
         if client is not None:
             client.close()
 
-    def send(self, parcel: Parcel) -> Receipt:
+    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - nothing to announce
         key = self._key(parcel.recipient.address)
         response = self._post(key, _body(parcel))
         return _read(response, key)

@@ -1,0 +1,39 @@
+"""The stories: open an issue, write its audience down, drain what is due, resend, sweep. Collaborators are arguments."""
+
+from distributor.dispatch.draining import drain
+from distributor.dispatch.engine import Engine, Policy, Stop, placeholder_values
+from distributor.dispatch.opening import (
+    AudienceHeld,
+    guard_audience,
+    open_issue,
+    planned_sizes,
+    render,
+    takes_subscribers,
+    write_audience,
+)
+from distributor.dispatch.reconciling import reconcile
+from distributor.dispatch.resending import ResendPlan, plan_resend, resend
+from distributor.dispatch.sweeping import Swept, sweep
+from distributor.dispatch.test_send import test_send
+
+__all__ = [
+    "AudienceHeld",
+    "Engine",
+    "Policy",
+    "ResendPlan",
+    "Stop",
+    "Swept",
+    "drain",
+    "guard_audience",
+    "open_issue",
+    "placeholder_values",
+    "plan_resend",
+    "planned_sizes",
+    "reconcile",
+    "render",
+    "resend",
+    "sweep",
+    "takes_subscribers",
+    "test_send",
+    "write_audience",
+]

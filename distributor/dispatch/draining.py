@@ -1,0 +1,32 @@
+"""Draining: a worker sends what is due on a channel with a few lanes, whose leases a keeper renews."""
+
+import threading
+import time
+
+from distributor.dispatch.engine import Engine, Stop
+from distributor.dispatch.hold import Keeper
+from distributor.dispatch.lane import Lane
+
+
+def drain(engine: Engine, channel: str, *, seconds: float, stop: Stop | None = None) -> int:
+    """Sends what is due on a channel, with as many lanes as set, for at most about `seconds`.
+
+    Returns how many deliveries were tried. `stop` ends it early: each lane finishes the message it is in.
+    """
+    deadline = time.monotonic() + seconds
+    with Keeper(engine.ledger, engine.settings.lease) as keeper:
+        lanes = [
+            Lane(engine, channel, keeper, deadline, stop or threading.Event())
+            for _ in range(engine.settings.lanes)
+        ]
+        threads = [
+            threading.Thread(target=lane.run, name=f"{channel}-{number}") for number, lane in enumerate(lanes)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for lane in lanes:
+        if lane.error:
+            raise lane.error
+    return sum(lane.tried for lane in lanes)

@@ -1,0 +1,61 @@
+"""The collaborators of a send, and what is fixed about it."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from distributor.audience import Audience
+from distributor.channels import Channel
+from distributor.journal import Journals
+from distributor.ledger import Ledger
+from distributor.pacing import Pacer
+from distributor.sentlog import SentLog
+from distributor.settings import EngineSettings, Newsletter, Retry
+
+UNSUBSCRIBE_URL = "__UNSUBSCRIBE_URL__"
+VIEW_URL = "__VIEW_URL__"
+
+
+class Stop(Protocol):
+    """Something that can be set from outside: an event of threads, or of processes."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a channel does about failures."""
+
+    retry: Retry = field(default_factory=Retry)
+    on_unconfirmed: Literal["hold", "resend"] = "hold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The collaborators of a send.
+
+    Without `journals`, a lost worker leaves its whole slice in doubt; without `sent_log`, nobody notices a database that
+    was set back.
+    """
+
+    ledger: Ledger
+    audience: Audience
+    channels: Mapping[str, Channel]
+    policies: Mapping[str, Policy]
+    newsletters: Mapping[str, Newsletter]
+    pacer: Pacer
+    settings: EngineSettings
+    base_url: str
+    worker: str
+    journals: Journals | None = None
+    sent_log: SentLog | None = None
+    random: Callable[[], float] = random.random
+    sleep: Callable[[float], None] = time.sleep
+
+
+def placeholder_values(base_url: str, issue_id: int, token: str | None) -> Mapping[str, str]:
+    """What differs by recipient."""
+    values = {VIEW_URL: f"{base_url}/issues/{issue_id}"}
+    return {**values, UNSUBSCRIBE_URL: f"{base_url}/u/{token}"} if token else values

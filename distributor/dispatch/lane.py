@@ -1,0 +1,504 @@
+"""A lane: one connection (one for each relay) in one thread.
+
+It leases a chunk, commits the intent for a slice of it, sends the slice, and commits how that ended together with the
+next intent. Message by message its journal says what is under way, so that `kill -9` leaves one message in doubt.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from distributor.dispatch.engine import Engine, Stop, placeholder_values
+from distributor.dispatch.hold import Hold, Keeper, clock
+from distributor.dispatch.reconciling import hold_if_set_back
+from distributor.dispatch.ways import NoWay, Way, Ways, stop_names
+from distributor.errors import Kind, Rejected, Scope, SendError, ServiceDown, Unavailable
+from distributor.journal import JournalBroken, NoJournal, Progress, record_of
+from distributor.ledger import LeaseLost, Postponed, Slice
+from distributor.model import (
+    Delivery,
+    DeliveryState,
+    Issue,
+    Message,
+    Outcome,
+    Parcel,
+    Receipt,
+    Relay,
+    SuppressionReason,
+)
+from distributor.retry import decide
+from distributor.sentlog import SentLogBroken
+
+log = logging.getLogger(__name__)
+
+#: A slice older than this is given back: who left after the intent must be skipped two seconds later (guarantee 6).
+SLICE_AGE = 1.5
+#: Longest pause between two parts of one message; beyond it the delivery goes back and resumes at its next part.
+PART_WAIT = 5.0
+#: A channel that is down is looked at again after this, doubling up to the longest.
+STOP_FIRST, STOP_LONGEST = timedelta(seconds=5), timedelta(minutes=5)
+#: A throttling reply that names no time.
+THROTTLE_WAIT = timedelta(seconds=60)
+#: Seconds a stopping worker goes on trying to write down what it knows, while the database is away.
+STOP_PATIENCE = 10.0
+#: Seconds a lane sleeps at least for permits: then several are there, and a call brings a batch.
+PERMIT_NAP = 0.02
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Why a lane gives its chunk back before it is done, and when the chunk may be taken again."""
+
+    due_in: timedelta | None = None
+    stop_lane: bool = False
+
+
+@dataclass
+class Sent:
+    """How far a slice came: what ended how, and what goes back untried."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    unused: list[Postponed] = field(default_factory=list)
+    halt: Halt | None = None
+
+
+class Try:
+    """A delivery that a lane is about to send, or sends: its parts, how far they came, since when."""
+
+    def __init__(self, delivery: Delivery, parcels: Sequence[Parcel], way: Way) -> None:
+        self.delivery, self.parcels, self.way = delivery, parcels, way
+        self.parts_sent = delivery.parts_sent
+        self.receipts: Sequence[str] = delivery.receipts
+        self.receipt = _NO_RECEIPT
+        self.new_address: str | None = None
+
+    def start(self) -> None:
+        self.started_at = datetime.now(UTC)
+        self._clock = time.monotonic()
+
+    @property
+    def sent_something(self) -> bool:
+        return self.parts_sent > self.delivery.parts_sent
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.parts_sent, self.receipts)
+
+    def accepted(self, receipt: Receipt) -> None:
+        """One more part is there."""
+        self.receipt = receipt
+        self.new_address = receipt.address or self.new_address
+        self.receipts = (*self.receipts, receipt.provider_id or "")
+        self.parts_sent += 1
+
+    def ended(self, state: DeliveryState, **details: Any) -> Outcome:
+        """The outcome; `details` are its other fields."""
+        return Outcome(
+            delivery=self.delivery,
+            state=state,
+            started_at=self.started_at,
+            duration_ms=int((time.monotonic() - self._clock) * 1000 + 0.5),
+            parts_sent=self.parts_sent,
+            receipts=self.receipts,
+            new_address=self.new_address,
+            relay=self.way.relay.name,
+            **details,
+        )
+
+
+_NO_RECEIPT = Receipt()
+
+
+class Lane:
+    """One thread of a drain."""
+
+    def __init__(self, engine: Engine, channel: str, keeper: Keeper, deadline: float, stop: Stop) -> None:
+        self.engine, self.ledger = engine, engine.ledger
+        self.channel = engine.channels[channel]
+        self.policy = engine.policies[channel]
+        self.keeper, self.deadline, self.stop = keeper, deadline, stop
+        self.tried = 0
+        self.error: Exception | None = None
+        self._messages: dict[int, Mapping[str, Sequence[Message]]] = {}
+        self._issues: dict[int, Issue] = {}
+        self._asked: dict[int, datetime] = {}
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            self.error = error
+
+    def _run(self) -> None:
+        with ExitStack() as stack:
+            self.ways = Ways(self.engine, self.channel, stack)
+            while self._may_go_on() and (hold := self._take()):
+                halt = self._work(hold)
+                if halt is None:
+                    continue  # it was taken from us
+                self._give_up(hold, halt)
+                if halt.stop_lane:
+                    return
+
+    def _may_go_on(self) -> bool:
+        return not self.stop.is_set() and time.monotonic() < self.deadline
+
+    # ── chunks ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take(self) -> Hold | None:
+        """The next chunk, with a journal for it."""
+        journals, lease = self.engine.journals, self.engine.settings.lease
+        asked_at = clock()
+        chunk = self.ledger.lease(
+            self.channel.name, self.engine.worker, lease, host=journals.host if journals else None
+        )
+        if chunk is None:
+            return None
+        try:
+            journal = journals.open(chunk.token, self.engine.settings.slice) if journals else NoJournal()
+        except JournalBroken as error:
+            self._stop(self.channel.name, str(error))
+            self.ledger.release(chunk)
+            return None
+        hold = Hold(chunk, journal, asked_at, lease)
+        self.keeper.keep(hold)
+        return hold
+
+    def _work(self, hold: Hold) -> Halt | None:
+        """Sends a chunk, slice by slice. None: the lease was lost, and somebody else has the chunk."""
+        try:
+            self._know(hold.chunk.issue_id)
+            self.ways.choose_anew()
+            return self._send_chunk(hold)
+        except (SentLogBroken, JournalBroken) as error:
+            # Nothing is lost: what was sent is in the ledger, or in the journal as far as it could be written.
+            self._stop(self.channel.name, str(error))
+            return Halt(stop_lane=True)
+        except LeaseLost as error:
+            log.warning("lease_lost %s", error)
+            self._let_go(hold)
+            return None
+        except BaseException:
+            self._let_go(hold, keep=True)
+            raise
+
+    def _send_chunk(self, hold: Hold) -> Halt:
+        self._size = self.engine.settings.slice
+        slice_ = self._turn(hold, Sent(), 0)
+        while slice_.last is not None:
+            sent = self._send_slice(hold, slice_.deliveries)
+            self.tried += len(sent.outcomes)
+            self._fit(sent)
+            halt = sent.halt or AGAIN
+            more = halt == AGAIN and self._may_go_on()
+            slice_ = self._turn(hold, sent, _behind(sent, slice_.last) if more else None)
+            if halt != AGAIN:
+                return halt
+        return AGAIN
+
+    def _fit(self, sent: Sent) -> None:
+        """The next slice is as large as what the pace allowed within a slice's age: intents cost a write each."""
+        full = self.engine.settings.slice
+        self._size = min(full, 2 * self._size) if sent.halt is None else max(1, len(sent.outcomes))
+
+    def _give_up(self, hold: Hold, halt: Halt) -> None:
+        try:
+            self.ledger.release(hold.chunk, halt.due_in)
+        except ServiceDown:
+            self._let_go(hold, keep=True)
+            raise
+        self._let_go(hold)
+
+    def _let_go(self, hold: Hold, *, keep: bool = False) -> None:
+        self.keeper.drop(hold)
+        hold.journal.close(keep=keep)
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _turn(self, hold: Hold, sent: Sent, after: int | None) -> Slice:
+        """Commits how a slice ended, and the intent for the next one behind number `after` (None: no next one)."""
+        settings, asked_at = self.engine.settings, clock()
+        if after is None or not hold.is_ours:
+            self._finish(hold, sent)
+            return _NOTHING
+        try:
+            slice_ = self.ledger.turn(
+                hold.chunk, sent.outcomes, sent.unused, self.engine.worker, self._size, settings.lease, after
+            )
+        except (ServiceDown, LeaseLost):
+            # Whether it was committed is not known, or the lease ran out while the database was away: what was sent is
+            # written, and the chunk given back.
+            self._finish(hold, sent)
+            return _NOTHING
+        hold.renewed(asked_at)
+        self._written(hold, sent)
+        return slice_
+
+    def _finish(self, hold: Hold, sent: Sent) -> None:
+        """While the database is away nothing is sent: it waits here, then goes on. Raises LeaseLost."""
+        waited, wait = 0.0, 0.5
+        while not self._finished(hold, sent):
+            if self.stop.is_set() and waited >= STOP_PATIENCE:
+                # The process must end. The journal stays, and tells its successor.
+                raise ServiceDown(
+                    f"stopped while {len(sent.outcomes)} outcomes were waiting for the database"
+                )
+            self.engine.sleep(wait)
+            waited, wait = waited + wait, min(wait * 2, 10.0)
+
+    def _finished(self, hold: Hold, sent: Sent) -> bool:
+        try:
+            try:
+                self.ledger.finish(hold.chunk, sent.outcomes, sent.unused, self.engine.worker)
+            except LeaseLost:
+                self.ledger.settle_late(map(record_of, sent.outcomes), self.engine.worker)
+                raise
+        except ServiceDown as error:
+            log.warning("ledger_unreachable outcomes=%s waiting to write them: %s", len(sent.outcomes), error)
+            return False
+        self._written(hold, sent)
+        return True
+
+    def _written(self, hold: Hold, sent: Sent) -> None:
+        """The ledger has it for good: the journal may forget it, and the sent log must not."""
+        hold.journal.reset()
+        if self.engine.sent_log:
+            self.engine.sent_log.append(self._issues[hold.chunk.issue_id], sent.outcomes)
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _send_slice(self, hold: Hold, deliveries: Sequence[Delivery]) -> Sent:
+        until = time.monotonic() + SLICE_AGE
+        self._walls = self._blocked(deliveries)
+        ready, sent = self._ready(deliveries)
+        for position, attempt in enumerate(ready):
+            if wall := self._wall(attempt.delivery):
+                sent.unused.append(Postponed(delivery=attempt.delivery, due_in=wall))
+                continue
+            following = ready[position + 1] if position + 1 < len(ready) else None
+            halt = self._permit(attempt.way, len(ready) - position, until)
+            result = halt or self._attempt(hold, attempt, following)
+            if isinstance(result, Halt):
+                sent.halt = result
+                sent.unused += [Postponed(delivery=item.delivery) for item in ready[position:]]
+                break
+            sent.outcomes.append(result)
+        return sent
+
+    def _ready(self, deliveries: Sequence[Delivery]) -> tuple[Sequence[Try], Sent]:
+        """Those that have a way out now; the others go back with a time, or all of them when the relay is not there."""
+        ready, sent = [], Sent()
+        for delivery in deliveries:
+            try:
+                ready.append(Try(delivery, self._parcels(delivery), self.ways.find(delivery.recipient)))
+            except NoWay as error:
+                sent.unused.append(Postponed(delivery=delivery, due_in=error.wait))
+            except SendError as error:
+                halt = self._channel_trouble(error, self.ways.last_tried)
+                return [], Sent(unused=[Postponed(delivery=each) for each in deliveries], halt=halt)
+        return ready, sent
+
+    def _blocked(self, deliveries: Sequence[Delivery]) -> dict[str, timedelta]:
+        """Domains that asked us to wait, by their key."""
+        keys = {self.channel.domain_key(delivery.recipient) for delivery in deliveries} - {""}
+        waits = self.engine.pacer.blocked(keys) if keys else {}
+        return {key: timedelta(seconds=wait) for key, wait in waits.items()}
+
+    def _wall(self, delivery: Delivery) -> timedelta | None:
+        """How long the recipient's domain is not to be tried; asked anew with each slice."""
+        return self._walls.get(self.channel.domain_key(delivery.recipient)) if self._walls else None
+
+    def _permit(self, way: Way, wanted: int, until: float) -> Halt | None:
+        """Takes one permit, with more in advance when there are; None, or why the slice ends here."""
+        if self.stop.is_set() or time.monotonic() >= until:
+            return AGAIN
+        while not way.permits:
+            granted, wait = self.engine.pacer.reserve(way.limits, wanted)
+            if granted and not (granted := self.ways.within_cap(way, granted)):
+                return Halt(
+                    due_in=timedelta(0)
+                )  # the relay's day is used up: the next chunk finds another one
+            way.permits = granted
+            if granted:
+                break
+            if time.monotonic() + wait >= until:
+                return Halt(due_in=timedelta(seconds=wait)) if wait > SLICE_AGE else AGAIN
+            # With jitter: two workers must not stay in step, one of them always first.
+            self.engine.sleep(max(wait, PERMIT_NAP) * (1 + self.engine.random() / 2))
+        way.permits -= 1
+        return None
+
+    def _attempt(self, hold: Hold, attempt: Try, following: Try | None) -> Outcome | Halt:
+        """One try of a delivery. A Halt means that the channel is in trouble, and that this was no try."""
+        journal, identity = hold.journal, attempt.delivery.identity
+        attempt.start()
+        try:
+            for number, parcel in enumerate(attempt.parcels, 1):
+                if attempt.sent_something and (wait := self._part_wait(attempt.way)):
+                    result: Outcome | Halt = attempt.ended(
+                        DeliveryState.PENDING,
+                        retry_in=timedelta(seconds=wait),
+                        counts=False,
+                        text=f"{attempt.parts_sent} parts are sent",
+                    )
+                    break
+                journal.begin(identity, attempt.progress)
+                if not hold.is_ours:
+                    journal.undo(identity)
+                    return AGAIN
+                then = _announced(attempt, following) if number == len(attempt.parcels) else None
+                attempt.accepted(attempt.way.transport.send(parcel, then))
+            else:
+                result = attempt.ended(
+                    DeliveryState.SENT, code=attempt.receipt.code, text=attempt.receipt.text
+                )
+                self._relay_works(attempt.way.relay)
+        except SendError as error:
+            result = self._trouble(error, attempt)
+        if isinstance(result, Halt):
+            journal.undo(identity)
+        else:
+            journal.end(result)
+        return result
+
+    def _part_wait(self, way: Way) -> float:
+        """Waits for the permit of a further part; returns 0.0, or the seconds that are still missing."""
+        halt = self._permit(way, 1, time.monotonic() + PART_WAIT)
+        if halt is None:
+            return 0.0
+        return max(halt.due_in.total_seconds() if halt.due_in else 0.0, 1.0)
+
+    # ── troubles ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _trouble(self, error: SendError, attempt: Try) -> Outcome | Halt:
+        delivery = attempt.delivery
+        if error.kind is Kind.THROTTLE:
+            self._slow_down(error, attempt)
+        elif error.scope is Scope.CHANNEL and not attempt.sent_something:
+            return self._channel_trouble(error, attempt.way.relay)
+        if isinstance(error, Unavailable) and error.new_address:
+            attempt.new_address = error.new_address
+        decision = decide(
+            error,
+            tries=delivery.tries,
+            first_try_at=delivery.first_try_at or attempt.started_at,
+            now=datetime.now(UTC),
+            policy=self.policy.retry,
+            on_unconfirmed=self.policy.on_unconfirmed,
+            random=self.engine.random,
+        )
+        return attempt.ended(
+            decision.state,
+            code=error.code,
+            text=f"{error.text} ({decision.note})" if decision.note else error.text,
+            retry_in=decision.retry_in,
+            counts=decision.counts,
+            suppress=_suppression(self.channel.name, error),
+        )
+
+    def _slow_down(self, error: SendError, attempt: Try) -> None:
+        """Everybody who shares the limit waits, and is slower afterwards."""
+        wait = (isinstance(error, Unavailable) and error.retry_after) or THROTTLE_WAIT
+        if error.scope is Scope.DOMAIN:
+            recipient = attempt.delivery.recipient
+            key = self.channel.domain_key(recipient) or attempt.way.limits[-1].key
+        elif error.scope in {Scope.CREDENTIAL, Scope.CHANNEL}:
+            key = attempt.way.limits[0].key
+        else:
+            return
+        self.engine.pacer.throttled(key, wait.total_seconds())
+        self._walls[key] = wait
+        attempt.way.permits = 0
+
+    def _channel_trouble(self, error: SendError, relay: Relay) -> Halt:
+        """The relay stops, and with the last one the channel; no recipient pays for it with a try."""
+        self._stop(self.ways.stop_name(relay), str(error))
+        self.ways.drop(relay)
+        with suppress(ServiceDown):
+            names = stop_names(self.channel)
+            if len(names) > len(self.ledger.waits(names)):
+                return Halt(due_in=timedelta(0))  # another relay goes on with it
+        return Halt(stop_lane=True)
+
+    def _stop(self, name: str, why: str) -> None:
+        stopped = None
+        # Without the database the next send finds out again; what this slice has sent must be written first.
+        with suppress(ServiceDown):
+            times = self.ledger.stop_count(name)
+            wait = min(STOP_LONGEST, STOP_FIRST * (1 << min(times, 10)))
+            stopped = self.ledger.stop_channel(name, why, wait)
+        if stopped:  # several lanes meet the same trouble at once: the first one tells
+            times, until = stopped
+            log.error("channel_stopped channel=%s until=%s times=%s: %s", name, until.isoformat(), times, why)
+
+    def _relay_works(self, relay: Relay) -> None:
+        """The first success of a lane ends a stop."""
+        if not self.ways.works(relay):
+            return
+        with suppress(ServiceDown):  # the receipt in hand matters more
+            name = self.ways.stop_name(relay)
+            if self.ledger.resume_channel(name):
+                log.info("channel_resumed channel=%s", name)
+
+    # ── what is sent ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _know(self, issue_id: int) -> None:
+        """Reads an issue and its messages before anything of it is in hand."""
+        if issue_id not in self._messages:
+            self._messages[issue_id] = self.ledger.messages(issue_id, self.channel.name)
+            self._issues[issue_id] = issue = self.ledger.issue(issue_id)
+            hold_if_set_back(self.engine, issue)
+
+    def _parcels(self, delivery: Delivery) -> Sequence[Parcel]:
+        """The parts that are still to be sent."""
+        issue_id = delivery.identity.issue_id
+        parts = self._messages[issue_id][delivery.recipient.variant]
+        sent_date = self._sent_date(delivery)
+        values = placeholder_values(self.engine.base_url, issue_id, delivery.recipient.token)
+        return [
+            Parcel(
+                message=message,
+                recipient=delivery.recipient,
+                identity=delivery.identity,
+                sent_date=sent_date,
+                values=values,
+            )
+            for message in parts[delivery.parts_sent :]
+        ]
+
+    def _sent_date(self, delivery: Delivery) -> datetime:
+        """The same for every try of one delivery and resend number, so that a repeated mail is recognisable."""
+        if delivery.identity.resend and delivery.resend_id:
+            if delivery.resend_id not in self._asked:
+                self._asked[delivery.resend_id] = self.ledger.asked_at(delivery.resend_id)
+            return self._asked[delivery.resend_id]
+        issue = self._issues[delivery.identity.issue_id]
+        return issue.frozen_at or issue.opened_at
+
+
+_NOTHING = Slice((), None)
+#: The slice ends here, its rest goes back, and the lane goes on with it at once.
+AGAIN = Halt()
+
+
+def _behind(sent: Sent, last: int) -> int:
+    """The number behind which the next slice begins: before the first that goes back without a time."""
+    again = [item.delivery.identity.seq for item in sent.unused if item.due_in is None]
+    return min(again, default=last + 1) - 1
+
+
+def _announced(attempt: Try, following: Try | None) -> Parcel | None:
+    """The parcel that will follow over the same connection, if that is sure: its permit is in hand."""
+    if following is None or following.way is not attempt.way or not attempt.way.permits:
+        return None
+    return following.parcels[0]
+
+
+def _suppression(channel: str, error: SendError) -> SuppressionReason | None:
+    if not (isinstance(error, Rejected) and error.suppress):
+        return None
+    return SuppressionReason.BOUNCED if channel == "email" else SuppressionReason.BLOCKED

@@ -1,0 +1,181 @@
+"""Opening an issue: rendered, frozen, its audience written down."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+
+from distributor.audience import AudienceQuery, active, of_domains
+from distributor.channels import EVERYBODY, Channel
+from distributor.dispatch.engine import Engine
+from distributor.errors import RequestRefused
+from distributor.ledger import WINDOW, LeaseLost, NewIssue
+from distributor.model import Issue, Message, OpenedBy, Post, Recipient
+from distributor.settings import Newsletter
+
+log = logging.getLogger(__name__)
+
+#: Deliveries of the first window of a pace group: the first message must not wait for fifty thousand rows.
+FIRST_WINDOW = 2_000
+
+
+class AudienceHeld(RequestRefused):
+    """The audience is not what one would expect: a person must look before anything is sent."""
+
+
+def render(engine: Engine, newsletter: Newsletter, post: Post) -> Sequence[Message]:
+    """The post on every channel of the newsletter. Raises PostError: a bad post is refused before the first delivery."""
+    return [
+        message for name in newsletter.channels for message in engine.channels[name].render(post, newsletter)
+    ]
+
+
+def open_issue(
+    engine: Engine,
+    newsletter: Newsletter,
+    post: Post,
+    day: date,
+    *,
+    by: OpenedBy,
+    extra: bool = False,
+    guarded: bool = True,
+) -> tuple[Issue, bool]:
+    """(the issue, whether this call opened it). Renders, freezes the messages, and takes the day's place.
+
+    Raises:
+        PostError: the post cannot be sent well.
+        AudienceHeld: nobody, or far fewer than last time (`guarded=False` sends all the same).
+        RequestRefused: the post already went out.
+    """
+    number = engine.ledger.next_extra(newsletter.slug, day) if extra else 0
+    if not extra and (existing := engine.ledger.issue_of(newsletter.slug, day)):
+        return existing, False
+    rendered = render(engine, newsletter, post)
+    if guarded:
+        guard_audience(engine, newsletter)
+    schedule = newsletter.schedule
+    waits = by is OpenedBy.SCHEDULER and schedule.approval != "auto"
+    issue, opened = engine.ledger.open_issue(
+        NewIssue(
+            newsletter=newsletter.slug,
+            local_date=day,
+            extra=number,
+            slug=post.slug,
+            title=post.title,
+            post_hash=post.hash,
+            opened_by=by,
+            expires_in=schedule.expires,
+            messages=rendered,
+            channels=newsletter.channels,
+            waits_for_approval=waits,
+            approval_in=schedule.approval_deadline
+            if waits and schedule.approval == "auto-at-deadline"
+            else None,
+        )
+    )
+    if opened:
+        log.info(
+            "issue_opened issue=%s newsletter=%s day=%s post=%s", issue.id, newsletter.slug, day, post.slug
+        )
+    return issue, opened
+
+
+def planned_sizes(engine: Engine, newsletter: Newsletter) -> Mapping[str, int]:
+    """Channel → how many recipients an issue would have now."""
+    return {
+        name: len(engine.channels[name].destinations(newsletter))
+        + (engine.audience.count(newsletter.slug, name) if takes_subscribers(newsletter, name) else 0)
+        for name in newsletter.channels
+    }
+
+
+def guard_audience(engine: Engine, newsletter: Newsletter) -> None:
+    """Raises AudienceHeld when nobody, or far fewer than last time, would get the issue."""
+    sizes = planned_sizes(engine, newsletter)
+    rules = newsletter.audience
+    if (total := sum(sizes.values())) < rules.smallest:
+        raise AudienceHeld(
+            f"{newsletter.slug}: only {total} recipients (audience.smallest is {rules.smallest}); "
+            "add subscribers or destinations, or send with --anyway"
+        )
+    for channel, size in sizes.items():
+        before = engine.ledger.previous_size(newsletter.slug, channel)
+        if before and size < before * (1 - rules.largest_drop):
+            raise AudienceHeld(
+                f"{newsletter.slug}: {channel} has {size} recipients, the last issue had {before}: more than "
+                f"{rules.largest_drop:.0%} fewer. If that is right, send with --anyway"
+            )
+
+
+def takes_subscribers(newsletter: Newsletter, channel: str) -> bool:
+    """Whether subscribers of this channel get the newsletter (or only its destinations do)."""
+    table = getattr(newsletter.channel_settings, channel, None)
+    return bool(getattr(table, "subscribers", False))
+
+
+def write_audience(engine: Engine, issue: Issue) -> bool:
+    """Writes the deliveries down, window by window; a crash resumes behind the last window. False: somebody else is at it."""
+    token = engine.ledger.take_opening(issue.id, engine.settings.lease)
+    if token is None:
+        return False
+    newsletter = engine.newsletters[issue.newsletter]
+    fixed = {name: engine.channels[name].destinations(newsletter) for name in newsletter.channels}
+    moment = engine.ledger.freeze(
+        issue.id,
+        lambda now: _subscribed(newsletter, fixed, now),
+        {name: len(recipients) for name, recipients in fixed.items()},
+    )
+    audiences = _subscribed(newsletter, fixed, moment)
+    try:
+        for name in newsletter.channels:
+            _write_channel(engine, issue, token, fixed[name], audiences.get(name), name)
+    except LeaseLost as error:
+        log.warning("opening_lost %s", error)
+        return False
+    engine.ledger.opened(issue.id, token)
+    return True
+
+
+def _subscribed(
+    newsletter: Newsletter, fixed: Mapping[str, Sequence[Recipient]], moment: datetime
+) -> Mapping[str, AudienceQuery]:
+    """Channel → its subscribers; one who is a destination as well gets the issue once, as the destination."""
+    return {
+        name: active(newsletter.slug, name, moment, without=[recipient.address for recipient in fixed[name]])
+        for name in newsletter.channels
+        if takes_subscribers(newsletter, name)
+    }
+
+
+def _write_channel(
+    engine: Engine,
+    issue: Issue,
+    token: str,
+    fixed: Sequence[Recipient],
+    audience: AudienceQuery | None,
+    channel: str,
+) -> None:
+    ledger, settings = engine.ledger, engine.settings
+    ledger.write_destinations(issue.id, fixed, token=token, lease=settings.lease)
+    if audience is None:
+        return
+    for group, within in _groups(engine.channels[channel], audience).items():
+        window = FIRST_WINDOW
+        while ledger.write_window(
+            issue.id,
+            channel,
+            group,
+            within,
+            token=token,
+            lease=settings.lease,
+            chunk=settings.chunk,
+            window=window,
+        ):
+            window = WINDOW
+
+
+def _groups(channel: Channel, audience: AudienceQuery) -> Mapping[str, AudienceQuery]:
+    """Pace group → its part of the audience: a slow provider must not hold the others."""
+    groups = channel.pace_groups()
+    named = [domain for domains in groups.values() for domain in domains]
+    parts = {name: of_domains(audience, domains) for name, domains in groups.items()}
+    return {EVERYBODY: of_domains(audience, named, others=True) if named else audience, **parts}

@@ -1,0 +1,139 @@
+"""Ways out: which relay carries a recipient, over which connection, at which pace.
+
+A lane keeps one connection for each relay it uses. Relays are chosen anew for each chunk, by weight; one that is down or
+has used up its day is passed over, and the others carry its share.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+from distributor.channels import Channel, Transport
+from distributor.dispatch.engine import Engine
+from distributor.model import Recipient, Relay
+from distributor.pacing import Limit
+
+#: A relay whose day is used up is looked at again after this: the cap may have been raised.
+CAP_WAIT = timedelta(minutes=10)
+
+
+class NoWay(Exception):
+    """No relay may carry this recipient now; `wait` says when one may."""
+
+    def __init__(self, wait: timedelta) -> None:
+        self.wait = wait
+        super().__init__(f"no relay for {wait}")
+
+
+@dataclass(eq=False)
+class Way:
+    """A relay's connection, the limits of those who go this way, and the permits in hand for them."""
+
+    relay: Relay
+    transport: Transport
+    limits: Sequence[Limit]
+    permits: int = 0
+
+
+class Ways:
+    """The ways of one lane."""
+
+    def __init__(self, engine: Engine, channel: Channel, stack: ExitStack) -> None:
+        self.engine, self.channel = engine, channel
+        self._stack = stack
+        self._transports: dict[str, Transport] = {}
+        self._by_group: dict[str, Way] = {}
+        self._proved: set[str] = set()
+        #: The relay that was chosen last: the one whose connection could not be opened.
+        self.last_tried = channel.relays[0]
+
+    def choose_anew(self) -> None:
+        """For a new chunk. Permits that were not used are few, and lost: the pace stays below what is allowed."""
+        self._by_group.clear()
+
+    def find(self, recipient: Recipient) -> Way:
+        """Raises NoWay, and SendError when a connection cannot be opened."""
+        group = self.channel.pace_group(recipient)
+        way = self._by_group.get(group)
+        if way is None:
+            relay = self.last_tried = self._choose(recipient)
+            limits = self.channel.limits(recipient, relay.name)
+            way = self._by_group[group] = Way(relay, self._transport(relay), limits)
+        return way
+
+    def drop(self, relay: Relay) -> None:
+        """Its connection is of no use any more."""
+        self._transports.pop(relay.name, None)
+        self._proved.discard(relay.name)
+        self._by_group = {name: way for name, way in self._by_group.items() if way.relay != relay}
+
+    def within_cap(self, way: Way, permits: int) -> int:
+        """How many of the permits the relay's daily cap leaves."""
+        cap = way.relay.daily_cap
+        if not cap:
+            return permits
+        return self.engine.ledger.take_allowance(key(self.channel, way.relay), cap, permits)
+
+    def stop_name(self, relay: Relay) -> str:
+        """Under which name a stop of this relay is kept: the channel's own when it is the only one."""
+        return stop_name(self.channel, relay)
+
+    def works(self, relay: Relay) -> bool:
+        """True the first time in this lane: asking the database once whether a stop is over is enough."""
+        if relay.name in self._proved:
+            return False
+        self._proved.add(relay.name)
+        return True
+
+    def _choose(self, recipient: Recipient) -> Relay:
+        relays = relays_for(self.channel, recipient)
+        if len(relays) == 1 and not relays[0].daily_cap:
+            return relays[0]
+        stopped = self.engine.ledger.waits([stop_name(self.channel, relay) for relay in relays])
+        full = self.engine.ledger.full_relays({key(self.channel, relay): relay.daily_cap for relay in relays})
+        usable = [
+            relay
+            for relay in relays
+            if stop_name(self.channel, relay) not in stopped and key(self.channel, relay) not in full
+        ]
+        if not usable:
+            raise NoWay(min([*stopped.values(), CAP_WAIT]))
+        return _by_weight(usable, self.engine.random())
+
+    def _transport(self, relay: Relay) -> Transport:
+        if relay.name not in self._transports:
+            self._transports[relay.name] = self._stack.enter_context(self.channel.open(relay.name))
+        return self._transports[relay.name]
+
+
+def relays_for(channel: Channel, recipient: Recipient) -> Sequence[Relay]:
+    """Those that are there for the recipient's domain; else those that carry everybody."""
+    domain = recipient.address.rpartition("@")[2]
+    routed = [relay for relay in channel.relays if domain in relay.domains]
+    return routed or [relay for relay in channel.relays if not relay.domains]
+
+
+def key(channel: Channel, relay: Relay) -> str:
+    """A relay's name among those of all channels."""
+    return f"{channel.name}/{relay.name}"
+
+
+def stop_name(channel: Channel, relay: Relay) -> str:
+    """The channel's own name when it has one relay: then a stop of it is a stop of the channel."""
+    return channel.name if len(channel.relays) == 1 else key(channel, relay)
+
+
+def stop_names(channel: Channel) -> Mapping[str, Relay]:
+    """Name of a stop → the relay it stops."""
+    return {stop_name(channel, relay): relay for relay in channel.relays}
+
+
+def _by_weight(relays: Sequence[Relay], draw: float) -> Relay:
+    """`draw` in [0, 1) falls onto one of the relays laid end to end."""
+    mark = draw * sum(relay.weight for relay in relays)
+    for relay in relays:
+        mark -= relay.weight
+        if mark < 0:
+            return relay
+    return relays[-1]

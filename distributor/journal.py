@@ -1,0 +1,280 @@
+"""The journal of a lease: what a lane has in hand, on disk, message by message.
+
+It survives `kill -9` of the process, and whoever takes the lease over on the same host reads in it which message was
+under way and how the others ended (Exim's `-J` file is the model). One file a lease, `<token>.journal`, in a folder that
+the workers of a host share; the folder's identity stands in its file `host` and, with the lease, in the ledger.
+
+The file is mapped into memory: writing an entry is no system call, and what was written outlives the process because
+the pages are the kernel's. It is made at its full size, so that a full disk is met before anything is sent. An entry
+counts once the length in the header covers it. The lock on the file ends with the process that holds it: a file that can
+be locked belongs to nobody any more.
+
+A successor sets `revoked` before it reads, and a lane looks at it after it has noted what it begins and before it sends:
+whatever the clocks say, a message is begun where the successor sees it, or not sent at all.
+"""
+
+import fcntl
+import json
+import mmap
+import os
+import secrets
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distributor.errors import DistributorError
+from distributor.model import DeliveryId, DeliveryState, Outcome, SkipReason, SuppressionReason
+
+MAGIC = b"DLVJ0001"
+#: magic, length of the entries, revoked (0 or 1)
+HEADER = struct.Struct("<8sQB")
+LENGTH_AT, REVOKED_AT, ENTRIES_AT = 8, 16, 32
+LENGTH = struct.Struct("<Q")
+#: Bytes kept for a slice, and for each of its deliveries: its begin (one a part), its end with the server's words.
+SPARE, ROOM = 16_384, 1024
+LONGEST_TEXT = 200  # characters; three bytes each at most
+SUFFIX = ".journal"
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class JournalBroken(DistributorError):
+    """A journal cannot be made, or cannot be read: the text says which and why."""
+
+
+class Progress(NamedTuple):
+    """How far the parts of a delivery had come when its next one was begun."""
+
+    parts_sent: int
+    receipts: Sequence[str]
+
+
+NOTHING_SENT = Progress(0, ())
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a journal tells of one delivery: how far it had come, and, when it ended, the fields of its outcome."""
+
+    identity: DeliveryId
+    progress: Progress = NOTHING_SENT
+    ended: Mapping[str, Any] | None = None
+
+
+class Journal:
+    """The journal of a lease that is ours."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Raises JournalBroken when the file cannot be made at its full size."""
+        self.path = path
+        self._size = size
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+                os.posix_fallocate(self._file, 0, size)
+                self._map = mmap.mmap(self._file, size)
+            except BaseException:
+                os.close(self._file)
+                path.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise JournalBroken(
+                f"cannot keep a journal in {path.parent}: {error.strerror}. Nothing is sent without one; make room, "
+                "or name another folder in engine.journal"
+            ) from error
+        self._at = ENTRIES_AT
+        HEADER.pack_into(self._map, 0, MAGIC, 0, 0)
+
+    @property
+    def revoked(self) -> bool:
+        """Whether somebody has taken the lease over: nothing more may be sent."""
+        return self._map[REVOKED_AT] != 0
+
+    def begin(self, identity: DeliveryId, progress: Progress) -> None:
+        """Noted before a part is handed over."""
+        if progress.parts_sent:
+            self._append(_line(*identity, *progress))
+        else:
+            self._append(f"[{identity.issue_id},{identity.seq},{identity.resend}]\n")
+
+    def end(self, outcome: Outcome) -> None:
+        """Noted as soon as the outcome is known."""
+        self._append(_line(*outcome.delivery.identity, *_written(outcome)))
+
+    def undo(self, identity: DeliveryId) -> None:
+        """Noted when nothing was handed over after all: the channel is in trouble, and this was no try."""
+        self._append(_line(*identity, None))
+
+    def reset(self) -> None:
+        """Forgets everything: the ledger has it, durably."""
+        self._at = ENTRIES_AT
+        LENGTH.pack_into(self._map, LENGTH_AT, 0)
+
+    def close(self, *, keep: bool = False) -> None:
+        """Ends the journal; `keep` leaves the file to a successor."""
+        if not keep:
+            self.path.unlink(missing_ok=True)
+        self._map.close()
+        os.close(self._file)
+
+    def _append(self, line: str) -> None:
+        entry = line.encode()
+        end = self._at + len(entry)
+        if end > self._size:
+            raise JournalBroken(f"{self.path}: is full; engine.slice may have been changed while it was open")
+        self._map[self._at : end] = entry
+        self._at = end
+        LENGTH.pack_into(self._map, LENGTH_AT, end - ENTRIES_AT)  # only now the entry counts
+
+
+class NoJournal:
+    """For a folder that is not there: with it, a lost worker leaves its whole slice in doubt."""
+
+    revoked = False
+
+    def begin(self, identity: DeliveryId, progress: Progress) -> None: ...
+    def end(self, outcome: Outcome) -> None: ...
+    def undo(self, identity: DeliveryId) -> None: ...
+    def reset(self) -> None: ...
+    def close(self, *, keep: bool = False) -> None: ...
+
+
+class Journals:
+    """The folder of journals that the workers of this host share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def host(self) -> str:
+        """The folder's identity, made by the first who asks. Raises JournalBroken."""
+        path = self.folder / "host"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            fresh = self.folder / f".host.{secrets.token_hex(4)}"
+            fresh.write_text(secrets.token_hex(8))
+            with suppress(FileExistsError):
+                os.link(fresh, path)  # the first one wins, and nobody sees half a file
+            fresh.unlink()
+            return path.read_text()
+        except OSError as error:
+            raise JournalBroken(
+                f"cannot keep journals in {self.folder}: {error.strerror}; check engine.journal and its rights"
+            ) from error
+
+    def open(self, token: str, room: int) -> Journal:
+        """A new journal for a lease, with room for slices of so many deliveries. Raises JournalBroken."""
+        return Journal(self._path(token), ENTRIES_AT + SPARE + room * ROOM)
+
+    def abandoned(self) -> Sequence[str]:
+        """Tokens of the leases whose process has ended without closing its journal."""
+        return [path.stem for path in self._files() if _is_free(path)]
+
+    def read(self, token: str) -> Sequence[Record] | None:
+        """Revokes the lease on this host, then tells what its holder had in hand; None when there is no such journal.
+
+        Raises JournalBroken when there is one that cannot be read: its deliveries are in doubt, and a person must know.
+        """
+        path = self._path(token)
+        try:
+            with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+                if content[: len(MAGIC)] != MAGIC:
+                    raise JournalBroken(f"{path}: not a journal of this version")
+                content[REVOKED_AT] = 1
+                _magic, length, _revoked = HEADER.unpack_from(content)
+                return _records(bytes(content[ENTRIES_AT : ENTRIES_AT + length]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, IndexError, TypeError, struct.error) as error:
+            raise JournalBroken(f"{path}: cannot be read: {error}") from error
+
+    def discard(self, token: str) -> None:
+        """The ledger has what it told."""
+        self._path(token).unlink(missing_ok=True)
+
+    def set_aside(self, token: str) -> Path:
+        """Keeps a journal that cannot be read, under a name that nobody looks at again."""
+        path = self._path(token)
+        return path.rename(path.with_suffix(".broken"))
+
+    def _path(self, token: str) -> Path:
+        return self.folder / f"{token}{SUFFIX}"
+
+    def _files(self) -> Sequence[Path]:
+        return sorted(self.folder.glob(f"*{SUFFIX}"))
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no process holds the lock. One that is being made is locked before it has its size."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(file.fileno()).st_size > 0
+    except OSError:
+        return False
+
+
+#: Fields of an outcome as they stand in an entry; the defaults are left out.
+_FIELDS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "started_at": (datetime.timestamp, lambda value: datetime.fromtimestamp(value, UTC)),
+    "duration_ms": (int, int),
+    "parts_sent": (int, int),
+    "receipts": (list, tuple),
+    "code": (str, str),
+    "text": (lambda value: value[:LONGEST_TEXT], str),
+    "relay": (str, str),
+    "reason": (str, SkipReason),
+    "retry_in": (timedelta.total_seconds, lambda value: timedelta(seconds=value)),
+    "counts": (bool, bool),
+    "suppress": (str, SuppressionReason),
+    "new_address": (str, str),
+}
+_VALUES = attrgetter(*_FIELDS)
+_REQUIRED = object()
+_DEFAULTS = Outcome._field_defaults
+
+
+def _line(*entry: Any) -> str:
+    return _encode(entry) + "\n"
+
+
+def _written(outcome: Outcome) -> tuple[str, Mapping[str, Any]]:
+    """(state, what differs from the default): how it stands in an entry behind its identity."""
+    details = {
+        name: write(value)
+        for (name, (write, _read)), value in zip(_FIELDS.items(), _VALUES(outcome), strict=True)
+        if value != _DEFAULTS.get(name, _REQUIRED)
+    }
+    return outcome.state, details
+
+
+def record_of(outcome: Outcome) -> Record:
+    """What a journal would tell of this outcome."""
+    return Record(outcome.delivery.identity, ended=_read_outcome(outcome.state, _written(outcome)[1]))
+
+
+def _records(entries: bytes) -> Sequence[Record]:
+    """The last word on each delivery, in the order they were begun."""
+    found: dict[DeliveryId, Record] = {}
+    for line in entries.splitlines():
+        issue_id, seq, resend, *more = json.loads(line)
+        identity = DeliveryId(issue_id, seq, resend)
+        if more == [None]:
+            found.pop(identity, None)
+        elif len(more) == 2 and isinstance(more[1], dict):
+            found[identity] = Record(identity, ended=_read_outcome(*more))
+        else:
+            found[identity] = Record(identity, Progress(*more) if more else NOTHING_SENT)
+    return list(found.values())
+
+
+def _read_outcome(state: str, details: Mapping[str, Any]) -> Mapping[str, Any]:
+    read = {name: _FIELDS[name][1](value) for name, value in details.items()}
+    return {"state": DeliveryState(state), **read}
