@@ -68,7 +68,7 @@ def _send(
     sink.reset()
     ours.database.rows("SELECT pg_stat_reset()")
     cpu, calls = ours.cpu(workers, sink.pid), ours.broker.calls()
-    looks: list[dict[str, float]] = []
+    looks: list[dict[str, float]] = []  # at most one
     with MemoryWatch([worker.pid for worker in workers]) as memory:
         begun = time.time_ns()
         sender = ours.start("send", "issue", "--wait", "120m")
@@ -116,14 +116,13 @@ def watch(
     look: Callable[[], None] | None = None,
     timeout: float = 7200,
 ) -> None:
-    """Tells how far it is until the sender ends. `look` is called at about a quarter, a half and three quarters."""
-    marks = [readers * quarter // 4 for quarter in (1, 2, 3)] if look else []
+    """Tells how far it is until the sender ends. `look` is called once, at about half: it takes CPU from the send."""
     until, next_line = time.monotonic() + timeout, time.monotonic() + 5
     while sender.running:
         number = arrived()
-        if marks and look and number >= marks[0]:
-            marks.pop(0)
+        if look and number >= readers // 2:
             look()
+            look = None
         if time.monotonic() >= next_line:
             say(f"  {number:,} of {readers:,}")
             next_line = time.monotonic() + 5

@@ -71,9 +71,9 @@ def full(plan: Plan) -> Result:
         large = measure(sink, Audience(recipients), plan.size, plan.setup, look_while_sending=True)
     print(_details(large))
     print(table(["tenth of the time", "messages/s"], enumerate(large["rate_by_tenths"], 1)))
-    looks = {f"while sending {n}": look for n, look in enumerate(large["log_seconds_during"], 1)}
-    looks["after"] = large["log_seconds_after"]
-    print(table(["seconds", *looks["after"]], [(name, *look.values()) for name, look in looks.items()]))
+    looks = [("while sending", look) for look in large["log_seconds_during"]]
+    looks.append(("after", large["log_seconds_after"]))
+    print(table(["seconds", *looks[-1][1]], [(name, *look.values()) for name, look in looks]))
     return {**result, "flat": large}
 
 

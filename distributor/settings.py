@@ -137,7 +137,9 @@ class EngineSettings(Frozen):
     lanes: int = Field(4, ge=1, le=256, description="connections a worker process opens per channel")
     lease: Duration = timedelta(seconds=60)
     sweep: Duration = timedelta(seconds=15)
-    processes: int = Field(2, ge=1, le=1000, description="processes that send: each one's share without Redis")
+    processes: int = Field(
+        2, ge=1, le=1000, description="processes that send: each one's share without Redis"
+    )
     journal: str = Field("var/journal", description="folder the workers of a host share; empty: no journals")
 
 

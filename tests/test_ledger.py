@@ -27,6 +27,7 @@ from distributor.model import (
     SuppressionReason,
     Trigger,
 )
+from distributor.notices import LEASE as LEASE_OF_NOTICES
 from distributor.notices import NewNotice, Notices
 
 MINUTE = timedelta(minutes=1)
@@ -645,7 +646,7 @@ class TestNotices:
         notices = Notices(world.database)
         notices.add(NewNotice(key="k", subject="s", body="b"), ["a"])
         assert len(notices.take_due()) == 1
-        world.clock.forward(timedelta(minutes=3))
+        world.clock.forward(LEASE_OF_NOTICES)
         assert len(notices.take_due()) == 1
         notices.forget(timedelta(minutes=5))
         assert len(notices.listing()) == 1

@@ -6,7 +6,7 @@ twenty thousand messages a second a statement a row would be the whole budget.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -24,7 +24,6 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    text,
     update,
 )
 
@@ -40,15 +39,19 @@ from distributor.db import (
     subscriptions,
     suppressions,
 )
+from distributor.journal import as_json
 from distributor.ledger.rows import delivery_columns, delivery_from, is_delivery
+from distributor.ledger.statements import SETTLE, TURN
 from distributor.ledger.tables import Tables
 from distributor.ledger.values import LeaseLost, Postponed
 from distributor.model import (
     Chunk,
     Delivery,
+    DeliveryId,
     DeliveryState,
     IssueState,
     Outcome,
+    Recipient,
     SkipReason,
     SubscriptionState,
     Trigger,
@@ -100,12 +103,49 @@ class Slices(Tables):
         after: int,
     ) -> Slice:
         """`finish`, then `begin`, in one transaction: the next slice is in hand when the one before is written."""
+        if not self.database.sqlite and not unused and not any(map(_changes_more, outcomes)):
+            return self._turn_at_once(chunk, outcomes, worker, size, lease, after)
         with self.database.write() as connection:
             now, going = self._fence(connection, chunk, alive=True)
             moved = self._finish(connection, chunk, outcomes, unused, worker, now)
             taken = self._begin(connection, chunk, size, after, now, moved) if going else NOTHING_DUE
             self._move(connection, chunk, moved, lease_until=now + lease)
         return taken
+
+    def _turn_at_once(
+        self,
+        chunk: Chunk,
+        outcomes: Sequence[Outcome],
+        worker: str,
+        size: int,
+        lease: timedelta,
+        after: int,
+    ) -> Slice:
+        """PostgreSQL: the same in one statement, which is its own transaction."""
+        with self.database.statement() as connection:
+            rows = connection.execute(
+                TURN,
+                {
+                    "chunk": chunk.id,
+                    "token": chunk.token,
+                    "issue": chunk.issue_id,
+                    "after": max(after, chunk.lo - 1),
+                    "hi": chunk.hi,
+                    "size": size,
+                    "now": None if self.database.has_clock else self.database.now(connection),
+                    "lease": lease.total_seconds(),
+                    "results": f"[{','.join(map(as_json, outcomes))}]",
+                    "worker": worker,
+                },
+            ).all()
+        if not rows:
+            raise LeaseLost(
+                f"chunk {chunk.id} of issue {chunk.issue_id} has another holder, or its lease ran out"
+            )
+        if rows[0][0] is None:
+            return NOTHING_DUE
+        begun = [_delivery(chunk.issue_id, *row) for row in rows if row[-1] is None]
+        return Slice(begun, rows[-1][0])
 
     # ── intents ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,19 +241,15 @@ class Slices(Tables):
         self, connection: Connection, issue_id: int, outcomes: Sequence[Outcome], worker: str, now: datetime
     ) -> int:
         """PostgreSQL: one statement, with all results in one JSON value (an array a column costs five times as much)."""
-        results = _encode([dict(zip(_RESULT_TYPES, _result(outcome), strict=True)) for outcome in outcomes])
+        results = f"[{','.join(map(as_json, outcomes))}]"
         parameters = {"results": results, "issue": issue_id, "now": now, "worker": worker}
-        return connection.execute(_SETTLE_BULK, parameters).rowcount
+        return connection.execute(SETTLE, parameters).rowcount
 
     def _settle_in_rows(
         self, connection: Connection, issue_id: int, outcomes: Sequence[Outcome], worker: str, now: datetime
     ) -> int:
         """SQLite: the statements are compiled once, and run in this process for each row."""
-        rows = []
-        for outcome in outcomes:
-            row = {f"b_{name}": value for name, value in zip(_RESULT_TYPES, _result(outcome), strict=True)}
-            due = now + outcome.retry_in if outcome.retry_in is not None else None
-            rows.append(row | {"b_due": due, "b_started_at": outcome.started_at})
+        rows = [_row(outcome, now) for outcome in outcomes]
         shared = {"b_issue": issue_id, "b_now": now, "b_worker": worker}
         settled = connection.execute(_SETTLE_ROW, [row | shared for row in rows]).rowcount
         if settled:
@@ -336,7 +372,6 @@ def _is_due() -> tuple[Any, ...]:
     )
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _DUE = _due()
 _INTEND = (
     update(deliveries)
@@ -344,65 +379,44 @@ _INTEND = (
     .values(state=DeliveryState.SENDING, updated_at=bindparam("now", type_=Utc))
 )
 
-#: A result as the statements take it: its name and its type on PostgreSQL, in the order of `_result`.
-_RESULT_TYPES: Mapping[str, str] = {
-    "seq": "integer",
-    "state": "text",
-    "reason": "text",
-    "counted": "integer",
-    "parts_sent": "integer",
-    "receipts": "json",
-    "code": "text",
-    "text": "text",
-    "started_at": "timestamptz",
-    "duration_ms": "integer",
-    "retry_in": "double precision",
-    "relay": "text",
-}
+
+def _changes_more(outcome: Outcome) -> bool:
+    """Whether it changes more than its delivery."""
+    return outcome.suppress is not None or outcome.new_address is not None
 
 
-def _result(outcome: Outcome) -> tuple[Any, ...]:
-    return (
-        outcome.delivery.identity.seq,
-        outcome.state,
-        outcome.reason,
-        int(outcome.counts),
-        outcome.parts_sent,
-        outcome.receipts,
-        outcome.code,
-        outcome.text.replace("\0", ""),  # PostgreSQL's text holds none
-        outcome.started_at.isoformat(),
-        outcome.duration_ms,
-        None if outcome.retry_in is None else outcome.retry_in.total_seconds(),
-        outcome.relay or None,
+def _delivery(issue_id: int, seq: int, resend: int, *columns: Any) -> Delivery:
+    """A row of TURN."""
+    channel, address, variant, subscriber, place, tries, resend_id, first, parts, receipts, token, _skip = (
+        columns
+    )
+    return Delivery(
+        DeliveryId(issue_id, seq, resend),
+        Recipient(channel, address, variant, subscriber, place, token),
+        tries,
+        first,
+        parts,
+        () if receipts == "[]" else tuple(json.loads(receipts)),
+        resend_id,
     )
 
 
-_SETTLE_BULK = text(
-    f"""
-    WITH result AS (
-        SELECT * FROM json_to_recordset(CAST(:results AS json))
-        AS result({", ".join(f"{name} {kind}" for name, kind in _RESULT_TYPES.items())})
-    ), settled AS (
-        UPDATE deliveries AS delivery SET
-            state = result.state, reason = result.reason, tries = delivery.tries + result.counted,
-            attempts = delivery.attempts + 1, parts_sent = result.parts_sent, receipts = CAST(result.receipts AS text),
-            code = result.code, text = result.text, due_at = :now + result.retry_in * interval '1 second',
-            first_try_at = coalesce(delivery.first_try_at, result.started_at), updated_at = :now
-        FROM result
-        WHERE delivery.issue_id = :issue AND delivery.seq = result.seq AND delivery.state = 'sending'
-        RETURNING delivery.seq, delivery.attempts, delivery.resend, delivery.resend_id, delivery.first_try_at
-    )
-    INSERT INTO attempts (issue_id, seq, number, resend, resend_id, trigger, outcome, code, text, receipts,
-                          parts_sent, started_at, duration_ms, retry_at, worker, relay)
-    SELECT :issue, settled.seq, settled.attempts, settled.resend, settled.resend_id,
-           CASE WHEN settled.first_try_at <> result.started_at THEN 'retry'
-                WHEN settled.resend_id IS NULL THEN 'scheduled' ELSE 'resend' END,
-           result.state, result.code, result.text, CAST(result.receipts AS text), result.parts_sent, result.started_at,
-           result.duration_ms, :now + result.retry_in * interval '1 second', :worker, result.relay
-    FROM settled JOIN result USING (seq)
-    """  # noqa: S608 - the names are those of the table above
-)
+def _row(outcome: Outcome, now: datetime) -> dict[str, Any]:
+    return {
+        "b_seq": outcome.delivery.identity.seq,
+        "b_state": outcome.state,
+        "b_reason": outcome.reason,
+        "b_counted": int(outcome.counts),
+        "b_parts_sent": outcome.parts_sent,
+        "b_receipts": outcome.receipts,
+        "b_code": outcome.code,
+        "b_text": outcome.text,
+        "b_started_at": outcome.started_at,
+        "b_duration_ms": outcome.duration_ms,
+        "b_due": now + outcome.retry_in if outcome.retry_in is not None else None,
+        "b_relay": outcome.relay,
+    }
+
 
 _ROW = (deliveries.c.issue_id == bindparam("b_issue"), deliveries.c.seq == bindparam("b_seq"))
 _SETTLE_ROW = (

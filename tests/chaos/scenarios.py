@@ -1,0 +1,348 @@
+"""The scenarios: what is done to a world while it sends, and what it may cost."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from distributor.bootstrap import build
+from distributor.dispatch import drain, sweep
+from distributor.settings import load_settings
+
+from .processes import Process, held_journals, holds_a_chunk, open_intents, wait_until
+from .report import Result, count
+from .world import Setup, World, frozen, services
+
+Act = Callable[[World, int], None]
+#: Seconds of freezing in which a lease of four seconds runs out, and its patience for another host.
+BEYOND_LEASE, BEYOND_PATIENCE = 8.0, 14.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is done, how often in the short and in the full form, and what differs in the world."""
+
+    act: Act
+    times: int
+    short_times: int = 2
+    needs_hit: bool = True
+    setup: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(name: str, *, full: bool, seed: int, readers: int | None = None) -> Result:
+    """Builds a world, does what the scenario says, waits until all is settled or time is up, and counts."""
+    scenario = SCENARIOS[name]
+    begun = time.monotonic()
+    setup = replace(FULL if full else SHORT, **scenario.setup)
+    setup = replace(setup, readers=readers or setup.readers)
+    with World(setup, seed) as world:
+        scenario.act(world, scenario.times if full else scenario.short_times)
+        world.sink.ask(**CALM)
+        settled = wait_until(world.settled, 300 if full else 90, every=0.2)
+        result = count(world, name, needs_hit=scenario.needs_hit)
+        result.seconds = time.monotonic() - begun
+        if not settled:
+            said = world.sql("SELECT state, paused, hold FROM issues")
+            leases = world.sql("SELECT count(*), min(lease_until), now() FROM chunks WHERE lease_token IS NOT NULL")
+            result.problems.append(f"not settled when time was up: issue {said}, leases {leases}")
+        if result.problems:
+            result.problems += world.lines("lease_lost", "issue_held", "channel_stopped")[-5:]
+    return result
+
+
+FULL = Setup(readers=20_000, delay=0.03)
+SHORT = Setup(readers=1_500, delay=0.05, chunk=50)
+#: The sink without faults.
+CALM: Mapping[str, Any] = {
+    "delay": 0.0,
+    "drop_before": 0.0,
+    "drop_after": 0.0,
+    "refusals": [],
+    "frequency": {},
+    "closing": 0.0,
+    "refuse": False,
+    "nonsense_dot": 0.0,
+    "nonsense_rcpt": 0.0,
+    "hang": 0.0,
+}
+
+# ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kill_workers(world: World, times: int) -> None:
+    """SIGKILL to a worker, parent and pool; another one starts at once."""
+    world.begin()
+    _repeat(world, times, lambda worker: (world.kill_worker(worker), world.replace(worker)))
+
+
+def kill_children(world: World, times: int) -> None:
+    """SIGKILL to a process of a pool; its parent starts another one."""
+    world.begin()
+    _repeat(world, times, world.kill_child)
+
+
+def kill_and_sweep(world: World, times: int) -> None:
+    """The same as `kill_workers`, with two processes that sweep without a pause."""
+    world.begin()
+    program = (str(Path(__file__).with_name("sweeper.py")),)
+    for _ in range(2):
+        world.start(str(world.projects[0].root), program=program)
+    _repeat(world, times, lambda worker: (world.kill_worker(worker), world.replace(worker)))
+
+
+def kill_and_delete_journals(world: World, times: int) -> None:
+    """The worker is killed, and the journals of its leases with it: as when the whole host is lost."""
+
+    def lose(worker: Process) -> None:
+        journals = [path for pid in worker.children for path in held_journals(pid)]
+        worker.freeze()
+        journals += [path for pid in worker.children for path in held_journals(pid)]
+        world.strike(worker.children, world.setup.slice * world.setup.lanes * world.setup.concurrency)
+        for path in journals:
+            path.unlink(missing_ok=True)
+        worker.kill()
+        world.replace(worker)
+
+    world.begin()
+    _repeat(world, times, lose)
+
+
+def terminate_workers(world: World, times: int) -> None:
+    """SIGTERM: nothing may be in doubt."""
+
+    def stop(worker: Process) -> None:
+        world.strike(worker.children, 0)
+        worker.terminate()
+        world.replace(worker)
+
+    world.begin()
+    _repeat(world, times, stop)
+
+
+def freeze_children(world: World, times: int) -> None:
+    """A process of a pool stands still for longer than its leases, then goes on."""
+
+    def freeze(worker: Process) -> None:
+        children = [pid for pid in worker.children if holds_a_chunk([pid])]
+        for pid in children[:1]:
+            with frozen([pid]):
+                world.strike([pid], world.setup.lanes)
+                time.sleep(BEYOND_LEASE)
+
+    world.begin()
+    _repeat(world, times, freeze)
+
+
+def freeze_host(world: World, times: int) -> None:
+    """All of a host's pool stands still until another host has its leases, then goes on: its slices are in doubt."""
+
+    def freeze(worker: Process) -> None:
+        children = worker.children
+        with frozen(children):
+            world.strike(children, world.setup.slice * world.setup.lanes * world.setup.concurrency)
+            time.sleep(BEYOND_PATIENCE)
+
+    world.begin()
+    _repeat(world, times, freeze)
+
+
+def kill_beats(world: World, times: int) -> None:
+    """SIGKILL to a beat."""
+    world.begin()
+    for _ in range(times):
+        world.pause(0.3, 1.0)
+        beat = world.random.choice(world.beats)
+        world.strike(world.everybody(), 0)
+        beat.kill()
+        world.beats.remove(beat)
+        world.start_beat()
+
+
+def _repeat(world: World, times: int, harm: Callable[[Process], object]) -> None:
+    """Harms one of the busy workers again and again, at random moments, while there is something to send."""
+    while world.toll.kills < times and world.going:
+        if worker := world.busy_worker():
+            world.pause(0.0, 1.0)
+            harm(worker)
+
+
+# ── servers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def crash_broker(world: World, times: int) -> None:
+    """SIGKILL to Valkey; started again on what it kept."""
+    world.begin()
+    for _ in range(times):
+        world.pause(0.5, 2.0)
+        world.strike(world.everybody(), 0)
+        world.valkey.kill()
+        world.pause(0.0, 2.0)
+        world.valkey.start()
+
+
+def flush_broker(world: World, times: int) -> None:
+    """FLUSHALL: queues, bindings and the pace are gone."""
+    world.begin()
+    for _ in range(times):
+        world.pause(0.5, 2.0)
+        world.strike(world.everybody(), 0)
+        with redis.Redis.from_url(world.valkey.url) as client:
+            client.flushall()
+
+
+def freeze_broker(world: World, times: int) -> None:
+    """SIGSTOP to Valkey for twenty seconds."""
+    world.begin()
+    for _ in range(times):
+        world.pause(0.5, 2.0)
+        assert world.valkey.process is not None
+        with frozen([world.valkey.process.pid]):
+            world.strike(world.everybody(), 0)
+            time.sleep(20)
+
+
+def crash_database(world: World, times: int) -> None:
+    """SIGKILL to the postmaster and all its children; started again, it recovers from its log."""
+    world.begin()
+    for _ in range(times):
+        world.pause(0.5, 2.5)
+        if not world.going:
+            return
+        world.strike(world.everybody(), 0)
+        _crash(world)
+        world.pause(0.0, 2.0)
+        world.postgres.start()
+
+
+def _crash(world: World) -> None:
+    assert world.postgres.process is not None
+    postmaster = world.postgres.process.pid
+    backends = [
+        int(child)
+        for task in Path(f"/proc/{postmaster}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    for pid in (postmaster, *backends):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    world.postgres.process.wait()
+
+
+# ── the relay ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def misbehave(**faults: Any) -> Act:
+    """The sink does these things for half of the issue."""
+
+    def act(world: World, _times: int) -> None:
+        world.sink.ask(**faults)
+        world.begin()
+        wait_until(lambda: world.sink.messages > world.setup.readers // 2 or not world.going, 240)
+
+    return act
+
+
+def cut_lines(world: World, times: int) -> None:
+    """Connections end before and after the final dot; for a while nobody can connect, then 421s."""
+    world.sink.ask(drop_before=0.01, drop_after=0.01)
+    world.begin()
+    for _ in range(times):
+        world.pause(1.0, 2.0)
+        world.sink.ask(next_drop_after=3, next_drop_before=3)
+    wait_until(lambda: world.sink.messages > world.setup.readers // 2, 240)
+    world.sink.ask(refuse=True, closing=0.01)
+    world.pause(1.0, 2.0)
+    world.sink.ask(refuse=False)
+    world.pause(2.0, 3.0)
+
+
+def refuse_some(world: World, _times: int) -> None:
+    """Some recipients are refused, for a while or for good; a provider wants us slower. Then it has a good day."""
+    world.sink.ask(
+        refusals=[
+            ("450 4.2.1 mailbox busy", 0.05, 2),
+            ("451 4.3.0 try again", 0.05, 1),
+            ("550 5.1.1 no such user", 0.03, 99),
+        ],
+        frequency={"d0.example": 5.0},
+    )
+    world.begin()
+    wait_until(lambda: world.sink.messages > 0.85 * world.setup.readers, 240)
+    world.sink.ask(frequency={})
+    for _ in range(20):  # what waits for the provider's half hour has its turn now
+        with redis.Redis.from_url(world.valkey.url) as client:
+            client.flushall()
+        world.sql("UPDATE deliveries SET due_at = now() WHERE state = 'pending' AND due_at > now()")
+        world.sql("UPDATE chunks SET due_at = now() WHERE pending > 0 AND lease_token IS NULL AND due_at > now()")
+        time.sleep(0.5)
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def jump_clock(world: World, times: int) -> None:
+    """Lanes in this process, on a database whose clock jumps an hour forward and back."""
+    shift = [timedelta()]
+    world.run("send", "issue", "--wait", "1s")
+    settings = load_settings(world.projects[0].root, world.environment())
+    distributor = build(settings, clock=lambda: datetime.now(UTC) + shift[0])
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            drain(distributor.engine, "email", seconds=60, stop=stop)
+            stop.wait(0.1)
+
+    lanes = threading.Thread(target=work)
+    lanes.start()
+    try:
+        for number in range(times):
+            world.pause(0.3, 1.5)
+            world.strike([os.getpid()], world.setup.lanes)
+            shift[0] = timedelta(hours=(number + 1) % 2)
+            sweep(distributor.engine)
+        shift[0] = timedelta()
+        world.sink.ask(delay=0.0)
+        wait_until(lambda: not sweep(distributor.engine).due and not open_intents([os.getpid()]), 120, 0.5)
+    finally:
+        stop.set()
+        lanes.join()
+        sweep(distributor.engine)
+        distributor.close()
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "kill-worker": Scenario(kill_workers, 20, 3),
+    "kill-worker-resend": Scenario(kill_workers, 20, 3, setup={"on_unconfirmed": "resend"}),
+    "kill-child": Scenario(kill_children, 20, 3),
+    "kill-beat": Scenario(kill_beats, 5),
+    "sigterm": Scenario(terminate_workers, 10, 3),
+    "freeze-child": Scenario(freeze_children, 5, 1),
+    "sweepers": Scenario(kill_and_sweep, 15, 3),
+    "journals-deleted": Scenario(kill_and_delete_journals, 8, 1),
+    "other-host": Scenario(freeze_host, 3, 1, setup={"hosts": 2}),
+    "broker-aof": Scenario(crash_broker, 5),
+    "broker-no-aof": Scenario(crash_broker, 5, setup={"fsync": None}),
+    "broker-flush": Scenario(flush_broker, 5),
+    "broker-frozen": Scenario(freeze_broker, 1, 1),
+    "database": Scenario(crash_database, 8),
+    "lines-cut": Scenario(cut_lines, 5, 1, needs_hit=False),
+    "lines-cut-resend": Scenario(cut_lines, 5, 1, needs_hit=False, setup={"on_unconfirmed": "resend"}),
+    "nonsense": Scenario(
+        misbehave(nonsense_dot=0.005, nonsense_rcpt=0.02, hang=0.001), 0, 0, needs_hit=False
+    ),
+    "refusals": Scenario(refuse_some, 0, 0, needs_hit=False),
+    "clock": Scenario(jump_clock, 10, 3, setup={"workers": 0, "beats": 0}),
+}
+#: The short form: the most telling ones.
+SHORT_FORM = ("kill-worker", "database", "lines-cut-resend", "freeze-child")
+
+__all__ = ["SCENARIOS", "SHORT_FORM", "Scenario", "run", "services"]
