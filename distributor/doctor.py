@@ -5,10 +5,12 @@ Only hosts that the configuration names are contacted, and the system's own name
 
 import ipaddress
 import re
+import shutil
 import smtplib
 import socket
 import sqlite3
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -42,6 +44,10 @@ MOUNTS = Path("/proc/mounts")
 
 #: Network file systems, as /proc/mounts calls them: SQLite's locks and shared memory are not safe on any of them.
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "fuse.sshfs"})
+#: What a container writes to where no volume is mounted.
+CONTAINER_LAYERS = frozenset({"overlay", "aufs", "fuse.fuse-overlayfs"})
+#: Bytes; a journal has some 70 KB, and the sent log a hundred bytes a delivery.
+JOURNAL_ROOM = 100_000_000
 #: Where the WAL-reset race ends: fixed in 3.51.3, ported back to these (sqlite.org/wal.html).
 SQLITE_FIXED = (3, 51, 3)
 SQLITE_BACKPORTS: Mapping[tuple[int, int], int] = {(3, 50): 7, (3, 44): 6}
@@ -379,6 +385,61 @@ def mounted_on(path: Path, mounts: str) -> str:
 def _mount_point(text: str) -> str:
     """/proc/mounts writes blanks as octal escapes."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def check_journal(context: Context) -> Iterator[Said]:
+    named = context.settings.engine.journal
+    if not named:
+        yield warn(
+            "none: a worker that is lost leaves all of its slice in doubt, and nobody notices a database that was set back",
+            "name a local folder in engine.journal",
+        )
+        return
+    folder = context.settings.path(named).resolve()
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+    except OSError as error:
+        yield fail(
+            f"{folder} cannot be written: {error.strerror}; nothing is sent without a journal",
+            "mend the rights of the folder, or name another one in engine.journal",
+        )
+        return
+    yield journal_room(folder, free)
+    yield journal_place(folder, MOUNTS)
+
+
+def journal_room(folder: Path, free: int) -> Said:
+    """Whether a few journals more fit onto the disk (`free`: bytes)."""
+    if free >= JOURNAL_ROOM:
+        return ok(f"{folder} can be written, {free // 1_000_000} MB free")
+    return warn(
+        f"{folder} has {free // 1_000_000} MB left: once the disk is full, nothing more is sent",
+        "make room, or name a folder on another disk in engine.journal",
+    )
+
+
+def journal_place(folder: Path, mounts: Path) -> Said:
+    """Whether the folder is local, outlives its process, and can be shared by the workers of a host."""
+    try:
+        kind = mounted_on(folder, mounts.read_text("utf-8", "replace"))
+    except OSError:
+        return ok("its file system was not checked on this system")
+    if kind in NETWORK_FILE_SYSTEMS:
+        return warn(
+            f"{folder} lies on a network file system ({kind}): locks and mapped memory do not hold there, and hosts "
+            "would take each other's journals for their own",
+            "name a local folder in engine.journal; each host has its own",
+        )
+    if kind in CONTAINER_LAYERS:
+        return warn(
+            f"{folder} lies in the layer of this container ({kind}): it ends with the container, and the other workers "
+            "of this host do not see it",
+            "mount one volume there in all containers that send on this host, or name a "
+            "folder on such a volume in engine.journal",
+        )
+    return ok(f"on {kind or 'an unknown file system'}; all workers of this host must name this same folder")
 
 
 BROKER_FAULTS = (
@@ -943,6 +1004,7 @@ def dkim(domain: str, selector: str) -> Said:
 CHECKS: Mapping[str, Check] = {
     "database": check_database,
     "sqlite": check_sqlite,
+    "journal": check_journal,
     "broker": check_broker,
     "smtp": check_smtp,
     "telegram": check_telegram,

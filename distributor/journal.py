@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from json.encoder import encode_basestring as quoted
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +37,8 @@ HEADER = struct.Struct("<8sQB")
 LENGTH_AT, REVOKED_AT, ENTRIES_AT = 8, 16, 32
 LENGTH = struct.Struct("<Q")
 #: Bytes kept for a slice, and for each of its deliveries: its begin (one a part), its end with the server's words.
-SPARE, ROOM = 16_384, 1024
-LONGEST_TEXT = 200  # characters; three bytes each at most
+SPARE, ROOM = 16_384, 2048
+LONGEST_TEXT = 500  # characters; three bytes each at most. RFC 5321 allows a line of 512
 SUFFIX = ".journal"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -103,9 +104,11 @@ class Journal:
         else:
             self._append(f"[{identity.issue_id},{identity.seq},{identity.resend}]\n")
 
-    def end(self, outcome: Outcome) -> None:
-        """Noted as soon as the outcome is known."""
-        self._append(as_json(outcome, LONGEST_TEXT) + "\n")
+    def end(self, outcome: Outcome) -> str:
+        """Noted as soon as the outcome is known; returns what was noted (`as_json`)."""
+        entry = as_json(outcome)
+        self._append(entry + "\n")
+        return entry
 
     def undo(self, identity: DeliveryId) -> None:
         """Noted when nothing was handed over after all: the channel is in trouble, and this was no try."""
@@ -139,7 +142,10 @@ class NoJournal:
     revoked = False
 
     def begin(self, identity: DeliveryId, progress: Progress) -> None: ...
-    def end(self, outcome: Outcome) -> None: ...
+
+    def end(self, outcome: Outcome) -> str:
+        return as_json(outcome)
+
     def undo(self, identity: DeliveryId) -> None: ...
     def reset(self) -> None: ...
     def close(self, *, keep: bool = False) -> None: ...
@@ -238,24 +244,22 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def as_json(outcome: Outcome, longest_text: int | None = None) -> str:
+def as_json(outcome: Outcome) -> str:
     """An outcome as a JSON object: issue_id, seq, resend, state and what was noted of it.
 
-    Written by hand: this runs once or twice a message, and a general encoder takes four times as long.
+    Written by hand: this runs for each message, and a general encoder takes four times as long.
     """
-    identity, text = outcome.delivery.identity, outcome.text[:longest_text]
-    receipts = ",".join(map(_quoted, outcome.receipts))
+    identity, text = outcome.delivery.identity, outcome.text[:LONGEST_TEXT]
+    if "\0" in text:
+        text = text.replace("\0", "")  # PostgreSQL's text holds none
+    receipts = ",".join(map(quoted, outcome.receipts))
     rest = "" if outcome.state is DeliveryState.SENT and not outcome.new_address else _rest(outcome)
     return (
         f'{{"issue_id":{identity.issue_id},"seq":{identity.seq},"resend":{identity.resend},'
-        f'"state":"{outcome.state}","started_at":"{outcome.started_at.isoformat()}",'
+        f'"state":"{outcome.state._value_}","started_at":"{outcome.started_at.isoformat()}",'
         f'"duration_ms":{outcome.duration_ms},"parts_sent":{outcome.parts_sent},"receipts":[{receipts}],'
-        f'"code":{_quoted(outcome.code)},"text":{_quoted(text)},"relay":{_quoted(outcome.relay)}{rest}}}'
+        f'"code":{quoted(outcome.code)},"text":{quoted(text)},"relay":{quoted(outcome.relay)}{rest}}}'
     )
-
-
-def _quoted(text: str) -> str:
-    return _encode(text.replace("\0", "") if "\0" in text else text)  # PostgreSQL's text holds none
 
 
 def _rest(outcome: Outcome) -> str:

@@ -67,9 +67,7 @@ class SentLog:
         rows = [_row(outcome) for outcome in outcomes if _tells(outcome)]
         if rows:
             # Begun on a line of its own: the one before may be the torn last words of a killed process.
-            self._write(
-                issue, f"\n{json.dumps(rows, ensure_ascii=False, separators=(',', ':'))}\n".encode()
-            )
+            self._write(issue, f"\n{json.dumps(rows, ensure_ascii=False, separators=(',', ':'))}\n".encode())
 
     def ends(self, issue: Issue) -> Sequence[Handed]:
         """The first and the last slices that were handed over; nothing when none was. Raises SentLogBroken."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from services import fresh_database
 from sqlalchemy import text
 
 from distributor.audience import Audience, NewSubscriber, active
-from distributor.channels import EVERYBODY
+from distributor.channels import EVERYBODY, Channel
 from distributor.db import Database, metadata
 from distributor.dispatch import Engine, Policy, drain, open_issue, takes_subscribers, write_audience
 from distributor.errors import SendError
+from distributor.journal import Journals
 from distributor.ledger import Ledger, LogEntry
 from distributor.model import (
     DeliveryState,
@@ -59,6 +60,7 @@ class FakeChannel:
     name: str = "email"
     parts: int = 1
     fixed: Sequence[Recipient] = ()
+    ways_out: Sequence[Relay] = (Relay(name="fake"),)
     pace: Sequence[Limit] = ()
     groups: Sequence[str] = ()
     script: dict[str, list[Answer]] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class FakeChannel:
     before: Callable[[Parcel], None] = lambda _parcel: None
     calls: list[Parcel] = field(default_factory=list)
     accepted: list[Parcel] = field(default_factory=list)
+    announced: list[Parcel | None] = field(default_factory=list)
     opened: int = 0
 
     def render(self, post: Post, newsletter: Newsletter) -> Sequence[Message]:
@@ -85,7 +88,7 @@ class FakeChannel:
 
     @property
     def relays(self) -> Sequence[Relay]:
-        return [Relay(name="fake")]
+        return self.ways_out
 
     def pace_groups(self) -> Mapping[str, Collection[str]]:
         return {name: [name] for name in self.groups}
@@ -111,9 +114,10 @@ class FakeChannel:
             raise self.troubles.pop(0)
         yield self
 
-    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - announces nothing
+    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:
         self.before(parcel)
         self.calls.append(parcel)
+        self.announced.append(then)
         answers = self.script.get(parcel.recipient.address, [])
         answer = answers.pop(0) if answers else Receipt(provider_id=f"id-{len(self.calls)}", code="250")
         if isinstance(answer, SendError):
@@ -209,6 +213,12 @@ class World:
         )
         return issue, token, moment
 
+    def keep_journals(self, folder: Path) -> Journals:
+        """From now on lanes keep journals there."""
+        journals = Journals(folder)
+        self.engine = replace(self.engine, journals=journals)
+        return journals
+
     def recover(self, *, again: bool = False) -> int:
         """Takes back what ran out, without journals; returns how many chunks."""
         lapsed = self.ledger.lapsed(None, (), timedelta(0))
@@ -275,37 +285,39 @@ def empty(database: Database) -> None:
 QUICK = Retry(tries=3, first=timedelta(seconds=1), longest=timedelta(seconds=1))
 
 
-def make_world(
+def make_engine(
     database: Database,
     *,
-    channels: Sequence[FakeChannel] = (),
+    channels: Sequence[Channel] = (),
     newsletter: Newsletter | None = None,
     policy: Policy | None = None,
-    **engine: Any,
-) -> World:
-    """A world on a migrated database, which is emptied first; `engine` are keys of EngineSettings."""
+    **settings: Any,
+) -> Engine:
+    """An engine on a migrated database; `settings` are keys of EngineSettings."""
+    known = {channel.name: channel for channel in channels or (FakeChannel(),)}
+    newsletter = newsletter or make_newsletter({name: {} for name in known})
+    return Engine(
+        ledger=Ledger(database),
+        audience=Audience(database),
+        channels=known,
+        policies=dict.fromkeys(known, policy or Policy(retry=QUICK)),
+        newsletters={newsletter.slug: newsletter},
+        pacer=MemoryPacer(),
+        settings=EngineSettings.model_validate({"chunk": 3, "slice": 2, "lanes": 1, **settings}),
+        base_url="http://news.example",
+        worker="worker:1",
+        random=lambda: 0.0,
+    )
+
+
+def make_world(database: Database, **engine: Any) -> World:
+    """A world on a migrated database, which is emptied first; the keywords are those of `make_engine`."""
     clock = Clock()
     empty(database)
     database._clock = clock
-    known: dict[str, FakeChannel] = {channel.name: channel for channel in channels or (FakeChannel(),)}
-    newsletter = newsletter or make_newsletter({name: {} for name in known})
-    return World(
-        database,
-        clock,
-        Engine(
-            ledger=Ledger(database),
-            audience=Audience(database),
-            channels=known,
-            policies=dict.fromkeys(known, policy or Policy(retry=QUICK)),
-            newsletters={newsletter.slug: newsletter},
-            pacer=MemoryPacer(),
-            settings=EngineSettings.model_validate({"chunk": 3, "slice": 2, "lanes": 1, **engine}),
-            base_url="http://news.example",
-            worker="worker:1",
-            random=lambda: 0.0,
-        ),
-        newsletter,
-    )
+    made = make_engine(database, **engine)
+    (newsletter,) = made.newsletters.values()
+    return World(database, clock, made, newsletter)
 
 
 def outcome_of(delivery: Any, state: DeliveryState = DeliveryState.SENT, **details: Any) -> Outcome:

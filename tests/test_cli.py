@@ -5,6 +5,7 @@ Most commands run in this process (a process costs a second); signals and the mo
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -24,9 +25,11 @@ import typer
 from services import Project, free_port
 from sqlalchemy import select
 
-from distributor.cli import main
+from distributor import doctor
+from distributor.cli import main, watching
 from distributor.cli.app import app
 from distributor.db import Database, chunks
+from distributor.ledger import Ledger
 from distributor.rehearsal import SANDBOX_KEY, SANDBOX_TOKEN
 from distributor.sandbox.faults import Fault
 from distributor.sandbox.server import Sandbox
@@ -166,7 +169,7 @@ class TestHelp:
 
     def test_the_words_of_the_design_are_there(self) -> None:
         words = "demo preview send rehearse resend issues status log approve pause resume cancel resolve "
-        words += "subscribers run worker beat web sandbox doctor db"
+        words += "reconcile subscribers run worker beat web sandbox doctor db"
         assert set(words.split()) <= set(COMMANDS)
 
     def test_help_is_printed(self, shop: Shop) -> None:
@@ -739,6 +742,257 @@ class TestListings:
         assert shop.run("ping", "worker", "--any").status == 0
 
 
+def database_of(shop: Shop) -> Database:
+    return Database(f"sqlite:///{shop.project.root}/var/distributor.sqlite3")
+
+
+class TestStatus:
+    def under_way(self, shop: Shop, *addresses: str) -> None:
+        """An issue that stands still after its first message: the relay is down."""
+        shop.add(*(addresses or readers(3)))
+        shop.sandbox.faults.add(Fault("email", "*", "down"))
+        assert shop.send("--wait", "1s").status == 1
+        shop.sandbox.faults.clear()
+
+    def test_what_will_miss_the_deadline(self, shop: Shop) -> None:
+        self.under_way(shop)
+        done = shop.run("status")
+        assert done.status == 1
+        header, email = (line.split() for line in done.out.splitlines()[1:3])
+        assert header == [
+            "channel",
+            "planned",
+            "sent",
+            "failed",
+            "skipped",
+            "unconfirmed",
+            "open",
+            "rate",
+            "ETA",
+        ]
+        assert email == ["email", "3", "0", "0", "0", "0", "3", "0.0/s"]
+        assert "; at this rate 3 deliveries will miss it" in done.out
+        assert re.search(r"email is stopped until \d{4}-.* UTC: 421 ", done.out)
+        facts = shop.run("status", "--json").json
+        assert facts["expires_at"] > facts["at"]
+        told = {name: facts["channels"]["email"][name] for name in ("open", "rate", "eta", "misses")}
+        assert told == {"open": 3, "rate": 0.0, "eta": None, "misses": 3}
+        assert facts["total"]["misses"] == 3
+
+    def test_paused_and_held_are_told_with_what_to_do(self, shop: Shop) -> None:
+        self.under_way(shop)
+        shop.run("pause")
+        assert "  paused; go on with: " in shop.run("status").out
+        shop.run("resume", "1")
+        database = database_of(shop)
+        Ledger(database).hold(1, "the database has forgotten deliveries")
+        assert "· held ·" in shop.run("status").out
+        assert "  held: the database has forgotten deliveries\n" in shop.run("status").out
+        assert shop.run("status", "--json").json["hold"] == "the database has forgotten deliveries"
+        listed = shop.run("issues").out
+        assert " held " in listed
+        assert "1 is held: the database has forgotten deliveries\n" in listed
+        refused = shop.run("resume", "1")
+        assert refused.status == 2
+        assert f"issue 1 is held; first: distributor -C {shop.project.root} reconcile 1\n" in refused.err
+        shop.run("cancel", "1", "--yes")
+        assert "held" not in shop.run("status").out
+        database.close()
+
+    def test_by_domain_and_relay(self, shop: Shop) -> None:
+        shop.configure({"channels": {**WECOM, "email": {}}})
+        shop.sandbox.faults.add(Fault("email", "gone@*", "refuse"))
+        shop.add("a@one.example", "b@one.example", "gone@two.example")
+        shop.send()
+        rows = [line.split() for line in shop.run("status", "--by", "domain").out.splitlines()]
+        assert ["domain", "sent", "failed", "unconfirmed", "open", "retrying", "throttled", "rate"] in rows
+        for row in (["one.example", "2", "0"], ["two.example", "0", "1"], ["-", "1", "0"]):
+            assert row in [found[:3] for found in rows]
+        both = shop.run("status", "--by", "domain,relay", "--json").json["groups"]
+        assert [(row["domain"], row["sent"]) for row in both] == [
+            ("one.example", 2),
+            ("-", 1),
+            ("two.example", 0),
+        ]
+        assert all(row["relay"] not in {"", "-", None} for row in both)
+        again = shop.run("status", "--by", "relay", "--by", "domain", "--json").json["groups"]
+        assert [row["domain"] for row in again] == [row["domain"] for row in both]
+        assert "groups" not in shop.run("status", "--json").json
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--by", "country"], "'country' is none of: domain, relay"),
+            (["--by", "domain", "--watch"], "does not go with --watch"),
+        ],
+    )
+    def test_wrong_use(self, shop: Shop, words: list[str], said: str) -> None:
+        done = shop.run("status", *words)
+        assert done.status == 2
+        assert said in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.err).split())
+
+    def test_the_reasons_of_a_large_issue_are_a_sample_and_say_so(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "SMALL", 1)
+        shop.sandbox.faults.add(Fault("email", "gone@*", "refuse"))
+        shop.add("gone@one.example", "gone@two.example")
+        shop.send()
+        said = shop.run("status").out
+        assert "failed: 1 × email: 550 5.1.1" in said
+        assert f"failed: all of them: distributor -C {shop.project.root} log 1 --state failed" in said
+
+    def test_a_large_issue_is_looked_at_twice(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.under_way(shop)
+        monkeypatch.setattr(watching, "SMALL", 1)
+        monkeypatch.setattr(watching, "LOOK_EVERY", 0.01)
+        assert shop.run("status", "--json").json["channels"]["email"]["rate"] == 0.0
+
+
+class TestWatch:
+    def test_what_is_over_is_shown_once(self, shop: Shop) -> None:
+        shop.add(*readers(2))
+        shop.send()
+        done = shop.run("status", "--watch")
+        assert done.status == 0
+        state, email = done.out.splitlines()
+        assert state[9:] == "finished"
+        assert email[9:] == "email: 2 of 2 settled · 2 sent · 0 failed · 0 skipped · 0 unconfirmed · 0 open"
+
+    @pytest.mark.parametrize("words", [[], ["--json"]], ids=["lines", "json"])
+    def test_a_line_each_time_something_changed(self, shop: Shop, words: list[str]) -> None:
+        shop.sandbox.faults.add(Fault("email", "*", "slow", value=0.4))
+        shop.add(*readers(20))
+        sending = shop.start("send", "--date", DAY, "--wait", "30s")
+        until(lambda: len(shop.inbox) >= 1)
+        done = finish(shop.start("status", "--watch", *words))
+        finish(sending)
+        assert done.status == 0
+        if not words:
+            numbers = [int(found) for found in re.findall(r"email: (\d+) of 20 settled", done.out)]
+            assert " open · " in done.out  # a rate is told from the second look on
+            assert "ETA" in done.out
+        else:
+            told = [json.loads(line) for line in done.out.splitlines()]
+            numbers = [20 - facts["channels"]["email"]["open"] for facts in told]
+            assert told[-1]["state"] in {"sending", "finished"}
+        assert numbers[-1] == 20
+        assert numbers == sorted(set(numbers)) if not words else numbers == sorted(numbers)
+
+    def test_on_a_terminal_it_is_drawn_in_place_until_ctrl_c(self, shop: Shop) -> None:
+        TestStatus().under_way(shop)
+        terminal, end = pty.openpty()
+        argv = [sys.executable, "-m", "distributor", "-C", str(shop.project.root), "status", "--watch"]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+        with subprocess.Popen(argv, stdout=end, stderr=end, stdin=end, env=environment) as process:
+            os.close(end)
+            drawn = b""
+            while drawn.count(b"unconfirmed") < 3:
+                drawn += os.read(terminal, 65_536)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 1
+        os.close(terminal)
+        assert b"\x1b[1A" in drawn  # up again, over what was there
+        assert b"stopped" in drawn
+        assert b"Traceback" not in drawn
+
+
+class TestReconcile:
+    def test_a_backup_that_was_put_back(self, shop: Shop) -> None:
+        shop.configure(engine={"sweep": "1s", "lanes": 1, "journal": "var/journal"})
+        path = shop.project.root / "var/distributor.sqlite3"
+        shop.add(*readers(8))
+        shop.sandbox.faults.add(Fault("email", "*", "slow", value=0.3))
+        process = shop.start("send", "--date", DAY)
+        until(lambda: len(shop.inbox) >= 2)
+        process.send_signal(signal.SIGINT)
+        assert finish(process).status == 1
+        shop.sandbox.faults.clear()
+        backup, before = path.read_bytes(), len(shop.inbox)
+        assert shop.send().status == 0
+        everybody = dict.fromkeys(readers(8), 1)
+        assert shop.inbox == everybody
+        for beside in path.parent.glob(f"{path.name}-*"):
+            beside.unlink()
+        path.write_bytes(backup)
+        held = shop.send("--wait", "2s")
+        assert held.status == 1
+        assert shop.inbox == everybody
+        assert "the database has forgotten deliveries" in shop.run("status").out
+        done = shop.run("reconcile", "1", "--keep-held")
+        assert done.status == 0
+        told = f"{8 - before} deliveries of issue 1 are put right from the sent log of this host\n"
+        assert told in done.out
+        assert "issue 1 is still held: now the same on the other hosts" in done.out
+        done = shop.run("reconcile", "1")
+        assert "0 deliveries of issue 1 are put right" in done.out
+        assert "nothing of issue 1 is open\n" in done.out
+        assert shop.send().status == 0
+        assert shop.inbox == everybody
+
+    def test_what_comes_next(self, shop: Shop) -> None:
+        TestStatus().under_way(shop)
+        done = shop.run("reconcile", "1")
+        assert done.status == 0
+        assert "issue 1 goes on with 3 open deliveries, as soon as a worker is there; see: " in done.out
+
+    def test_refused_without_a_sent_log(self, shop: Shop) -> None:
+        TestStatus().under_way(shop)
+        shop.configure(engine={"journal": ""})
+        done = shop.run("reconcile", "1")
+        assert (done.status, done.out) == (2, "")
+        assert "there is no sent log here: engine.journal is empty" in done.err
+
+
+class TestDoctorLooksAtTheJournal:
+    def findings(self, shop: Shop) -> list[tuple[str, str, str]]:
+        found = shop.run("doctor", "--json").json["findings"]
+        return [(row["level"], row["text"], row["fix"]) for row in found if row["check"] == "journal"]
+
+    def test_a_folder_that_can_be_used(
+        self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mounts = tmp_path / "mounts"
+        mounts.write_text("/dev/sda1 / ext4 rw 0 0\n")
+        monkeypatch.setattr(doctor, "MOUNTS", mounts)
+        levels = {level for level, _text, _fix in self.findings(shop)}
+        assert levels == {"ok"}
+        assert not (shop.project.root / "var/journal").exists()  # it only looks
+
+    def test_a_place_that_cannot_be_written(self, shop: Shop) -> None:
+        (shop.project.root / "var").mkdir(exist_ok=True)
+        shop.configure(engine={"journal": "/proc/journal"})
+        [(level, text, fix)] = self.findings(shop)
+        assert (level, text[:35]) == ("fail", "/proc/journal cannot be written: No")
+        assert "engine.journal" in fix
+
+    def test_none_at_all(self, shop: Shop) -> None:
+        shop.configure(engine={"journal": ""})
+        [(level, _text, fix)] = self.findings(shop)
+        assert (level, fix) == ("warn", "name a local folder in engine.journal")
+
+    @pytest.mark.parametrize(
+        ("kind", "level", "said"),
+        [
+            ("ext4", "ok", "all workers of this host must name this same folder"),
+            ("nfs4", "warn", "network file system (nfs4)"),
+            ("cifs", "warn", "network file system (cifs)"),
+            ("overlay", "warn", "the other workers of this host do not see it"),
+        ],
+    )
+    def test_where_it_lies(self, tmp_path: Path, kind: str, level: str, said: str) -> None:
+        mounts = tmp_path / "mounts"
+        mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x /srv/var {kind} rw 0 0\n")
+        found = doctor.journal_place(Path("/srv/var/journal"), mounts)
+        assert found.level == level
+        assert said in found.text
+
+    def test_how_much_room_there_is(self) -> None:
+        assert doctor.journal_room(Path("/x"), 100_000_000).level == "ok"
+        little = doctor.journal_room(Path("/x"), 99_999_999)
+        assert (little.level, little.text[:19]) == ("warn", "/x has 99 MB left: ")
+
+
 class TestPreview:
     def test_its_files(self, shop: Shop) -> None:
         shop.configure({"channels": {**WECOM, "telegram": {"subscribers": True}}})
@@ -851,7 +1105,7 @@ class TestSubscribers:
 
 def leases(shop: Shop) -> Sequence[Any]:
     """What is still in somebody's hands: lease tokens, and deliveries being sent."""
-    database = Database(f"sqlite:///{shop.project.root}/var/distributor.sqlite3")
+    database = database_of(shop)
     with database.read() as connection:
         rows = connection.execute(select(chunks.c.lease_token, chunks.c.sending)).all()
     database.close()

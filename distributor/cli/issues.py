@@ -1,12 +1,14 @@
-"""Commands around issues: list, status, log, approve, pause, resume, cancel, resend, resolve."""
+"""Commands around issues: list, status, log, approve, pause, resume, cancel, resend, resolve, reconcile."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distributor.cli import watching
 from distributor.cli.context import distributor_of, hint, whoever
 from distributor.cli.deliver import OVER, conclude, deliver
 from distributor.cli.output import (
@@ -17,22 +19,23 @@ from distributor.cli.output import (
     plain,
     print_json,
     print_table,
-    print_tallies,
     say,
 )
+from distributor.cli.watching import day_of, state_of
 from distributor.errors import RequestRefused
-from distributor.model import DeliveryState, Issue, IssueState, ResendScope, SkipReason, Tally
+from distributor.model import DeliveryState, Issue, IssueState, Recipient, ResendScope, SkipReason, Tally
 
 if TYPE_CHECKING:
     from distributor.bootstrap import Distributor
     from distributor.ledger import LogEntry, ResendRequest
+    from distributor.ledger.reports import Group, GroupKey
 
 IssueId = Annotated[int | None, typer.Argument(help="The issue's number; the newest one when left out.")]
 
 
 def register(app: typer.Typer) -> None:
     app.command("issues")(list_issues)
-    for command in (status, log, approve, pause, resume, cancel, resend, resolve):
+    for command in (status, log, approve, pause, resume, cancel, resend, resolve, reconcile):
         app.command()(command)
 
 
@@ -51,56 +54,70 @@ def list_issues(
     print_table(
         ["issue", "newsletter", "day", "state", "planned", "sent", "failed", "unconfirmed", "title"],
         [
-            (i.id, i.newsletter, _day(i), _state(i), t.planned, t.sent, t.failed, t.unconfirmed, i.title)
+            (i.id, i.newsletter, day_of(i), state_of(i), t.planned, t.sent, t.failed, t.unconfirmed, i.title)
             for i, t in rows
         ],
         numbers=["planned", "sent", "failed", "unconfirmed"],
     )
+    for issue, _total in rows:
+        if issue.hold and issue.state not in OVER:
+            say(f"{issue.id} is held: {issue.hold}")
 
 
 def status(
     context: typer.Context,
     issue_id: IssueId = None,
     newsletter: NewsletterName = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing it until it is over, or Ctrl-C.")
+    ] = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Group by domain, relay, or domain,relay. Reads every row: of a million, a few seconds.",
+            metavar="domain|relay",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how an issue stands: planned, sent, failed, skipped, unconfirmed, by channel, and why.
+    """Show how an issue stands: the numbers by channel, rate, ETA, what will miss the deadline, and why.
 
-    Exit status 1 while anything is pending or unconfirmed.
+    Exit status 1 while anything is open or unconfirmed. A large issue that is on its way is looked at twice, a second
+    apart, for its rate. With --watch and --json: a line of JSON each time something changed.
     """
+    keys = watching.group_keys(by or ())
+    if watch and keys:
+        raise typer.BadParameter("reads every row, and does not go with --watch", param_hint="--by")
     with distributor_of(context) as distributor:
         issue = _issue(distributor, issue_id, newsletter)
-        tallies = distributor.ledger.tallies(issue.id)
-        stops = distributor.ledger.stopped_channels()
-        why = {
-            state: distributor.ledger.why(issue.id, state)
-            for state in (DeliveryState.FAILED, DeliveryState.SKIPPED)
-        }
-        decisions = distributor.ledger.ticks(issue.newsletter, limit=5)
-        total = sum(tallies.values(), Tally())
-        if as_json:
-            print_json(
-                {
-                    **plain(issue),
-                    "channels": {
-                        name: {**plain(tally), "balanced": tally.balanced} for name, tally in tallies.items()
-                    },
-                    "balanced": total.balanced,
-                    "stopped_channels": plain(stops),
-                    "reasons": {str(state): plain(found) for state, found in why.items()},
-                    "scheduler": plain(decisions),
-                }
-            )
+        if watch:
+            view = watching.watch(distributor, issue.id, as_json=as_json)
         else:
-            say(f"issue {issue.id} · {issue.newsletter} {_day(issue)} · {_state(issue)} · {issue.title}")
-            print_tallies(tallies)
-            for state, found in why.items():
-                for channel, reason, number in found[:5]:
-                    say(f"  {state}: {number} × {channel}: {reason}")
-            for channel, stop in stops.items():
-                say(f"  {channel} is stopped until {stop.until:%Y-%m-%d %H:%M:%S} UTC: {stop.reason}")
-    if total.open or total.unconfirmed or not total.balanced:
+            groups = _groups(distributor, issue.id, keys) if keys else None
+            view = watching.look_once(distributor, issue.id)
+            (watching.print_facts if as_json else watching.print_report)(distributor, view, groups)
+    total = view.total
+    if total.open or total.tally.unconfirmed or not total.tally.balanced:
         raise typer.Exit(1)
+
+
+def reconcile(
+    context: typer.Context,
+    issue_id: Annotated[int, typer.Argument(help="The issue's number.")],
+    keep_held: Annotated[
+        bool, typer.Option("--keep-held", help="Let it wait on: other hosts have sent some of it too.")
+    ] = False,
+) -> None:
+    """After the database was set back in time: write into it what this host's sent log knows, then let the issue go on.
+
+    Where several hosts send, run it on each of them, with --keep-held on all but the last.
+    """
+    from distributor.dispatch import reconcile as put_right  # noqa: PLC0415 - cli/__init__.py
+
+    with distributor_of(context) as distributor:
+        done = put_right(distributor.engine, issue_id, keep_held=keep_held)
+        say(f"{done} deliveries of issue {issue_id} are put right from the sent log of this host")
+        say(_what_next(distributor, distributor.ledger.issue(issue_id)))
 
 
 def log(
@@ -178,6 +195,9 @@ def resume(
             say(f"{what} is used again" if was else f"{what} was not stopped")
             return
         issue = _issue(distributor, int(what) if what else None, newsletter)
+        if issue.hold:
+            command = hint(distributor.settings, f"reconcile {issue.id}")
+            raise RequestRefused(f"issue {issue.id} is held; first: {command}\n{issue.hold}")
         distributor.ledger.set_paused(issue.id, paused=False)
         say(f"issue {issue.id} goes on")
 
@@ -295,9 +315,21 @@ def _show(entry: LogEntry) -> None:
         )
 
 
-def _day(issue: Issue) -> str:
-    return f"{issue.local_date}" + (f" +{issue.extra}" if issue.extra else "")
+def _groups(distributor: Distributor, issue_id: int, keys: Sequence[GroupKey]) -> Sequence[Group]:
+    probe = "somebody@some.example"
+    with_domains = [
+        name
+        for name, channel in distributor.channels.items()
+        if channel.domain_key(Recipient(channel=name, address=probe))
+    ]
+    return distributor.ledger.groups(issue_id, keys, with_domains)
 
 
-def _state(issue: Issue) -> str:
-    return "paused" if issue.paused and issue.state is not IssueState.FINISHED else str(issue.state)
+def _what_next(distributor: Distributor, issue: Issue) -> str:
+    still_open = sum(distributor.ledger.tallies(issue.id).values(), Tally()).open
+    if issue.hold:
+        return f"issue {issue.id} is still held: now the same on the other hosts that send, without --keep-held on the last"
+    if issue.state in OVER or not still_open:
+        return f"nothing of issue {issue.id} is open"
+    watch = hint(distributor.settings, f"status {issue.id} --watch")
+    return f"issue {issue.id} goes on with {still_open} open deliveries, as soon as a worker is there; see: {watch}"

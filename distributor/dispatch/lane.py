@@ -59,9 +59,10 @@ class Halt:
 
 @dataclass
 class Sent:
-    """How far a slice came: what ended how, and what goes back untried."""
+    """How far a slice came: what ended how (and as the journal has it), and what goes back untried."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
     unused: list[Postponed] = field(default_factory=list)
     halt: Halt | None = None
 
@@ -75,6 +76,7 @@ class Try:
         self.receipts: Sequence[str] = delivery.receipts
         self.receipt = _NO_RECEIPT
         self.new_address: str | None = None
+        self.noted = ""
 
     def start(self) -> None:
         self.started_at = datetime.now(UTC)
@@ -227,7 +229,14 @@ class Lane:
             return _NOTHING
         try:
             slice_ = self.ledger.turn(
-                hold.chunk, sent.outcomes, sent.unused, self.engine.worker, self._size, settings.lease, after
+                hold.chunk,
+                sent.outcomes,
+                sent.unused,
+                self.engine.worker,
+                self._size,
+                settings.lease,
+                after,
+                sent.noted,
             )
         except (ServiceDown, LeaseLost):
             # Whether it was committed is not known, or the lease ran out while the database was away: what was sent is
@@ -287,6 +296,7 @@ class Lane:
                 sent.unused += [Postponed(delivery=item.delivery) for item in ready[position:]]
                 break
             sent.outcomes.append(result)
+            sent.noted.append(attempt.noted)
         return sent
 
     def _ready(self, deliveries: Sequence[Delivery]) -> tuple[Sequence[Try], Sent]:
@@ -362,7 +372,7 @@ class Lane:
         if isinstance(result, Halt):
             journal.undo(identity)
         else:
-            journal.end(result)
+            attempt.noted = journal.end(result)
         return result
 
     def _part_wait(self, way: Way) -> float:

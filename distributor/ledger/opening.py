@@ -171,6 +171,8 @@ class Opening(Tables):
                 self._add_chunks(
                     connection, issue_id, channel, pace_group, base + 1, base + written, chunk, upto
                 )
+            if not base:
+                self.database.analyze(connection, issue_id)
             return int(written)
 
     def opened(self, issue_id: int, token: str) -> None:
@@ -187,6 +189,7 @@ class Opening(Tables):
             ).rowcount
             if done:
                 self._plan_what_is_written(connection, issue_id)
+                self.database.analyze(connection, issue_id)
 
     def _fence_opening(self, connection: Connection, issue_id: int, token: str, lease: timedelta) -> None:
         until = self.database.now(connection) + lease

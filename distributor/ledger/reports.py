@@ -1,13 +1,21 @@
 """Counting and looking: who is in which state, and what was tried."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     and_,
+    case,
     func,
     literal,
+    or_,
     select,
+    text,
 )
 
 from distributor.db import (
@@ -26,9 +34,44 @@ from distributor.model import (
     Tally,
 )
 
+#: What the deliveries of an issue may be grouped by.
+GroupKey = Literal["domain", "relay"]
+#: Recipient domains that get a group of their own; the others are summed.
+LARGEST = 20
+#: The group of what has no domain, or was not tried yet.
+NONE, OTHERS = "-", "others"
+#: PostgreSQL's usual 4 MB send a million rows to the disk and back: half as fast again with this.
+SORT_MEMORY = "64MB"
+#: States that an attempt ends in. What is skipped was not tried.
+TRIED = (DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNCONFIRMED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Deliveries that share a recipient domain, the relay that tried them last, or both.
+
+    `retrying` are among the `open`. `throttled` counts attempts that cost no try: the other side said "too fast". Those
+    before a resend are not among them. `rate`: settled a second, over the last minute.
+    """
+
+    domain: str | None
+    relay: str | None
+    sent: int
+    failed: int
+    unconfirmed: int
+    open: int
+    retrying: int
+    throttled: int
+    rate: float
+
 
 class Reports(Tables):
     """Tallies and the log."""
+
+    def moment(self) -> datetime:
+        """The database's time: deadlines and stops are meant by it."""
+        with self.database.read() as connection:
+            return self.database.now(connection)
 
     def tallies(self, issue_id: int) -> Mapping[str, Tally]:
         """Channel → what was planned and how it stands, from the chunks' counters."""
@@ -66,18 +109,119 @@ class Reports(Tables):
             for channel, tally in self.tallies(issue_id).items()
         }
 
-    def why(self, issue_id: int, state: DeliveryState) -> Sequence[tuple[str, str, int]]:
-        """(channel, reason or code and text, how many) of one state, the most frequent first."""
-        said = func.coalesce(deliveries.c.reason, deliveries.c.code + literal(" ") + deliveries.c.text)
+    def settled_lately(self, issue_id: int) -> Mapping[str, float]:
+        """Channel → deliveries settled a second over the last minute. Reads every row: for issues that are small."""
         with self.database.read() as connection:
+            now = self.database.now(connection)
+            seconds = self._seconds(connection, issue_id, now)
             rows = connection.execute(
-                select(deliveries.c.channel, said, func.count())
-                .where(deliveries.c.issue_id == issue_id, deliveries.c.state == state)
-                .group_by(deliveries.c.channel, said)
-                .order_by(func.count().desc())
-                .limit(20)
+                select(deliveries.c.channel, func.count())
+                .where(deliveries.c.issue_id == issue_id, _settled_since(now - timedelta(seconds=seconds)))
+                .group_by(deliveries.c.channel)
+            )
+            return {row[0]: row[1] / seconds for row in rows}
+
+    def groups(
+        self, issue_id: int, by: Collection[GroupKey], with_domains: Collection[str], largest: int = LARGEST
+    ) -> Sequence[Group]:
+        """An issue's deliveries by recipient domain, by relay, or by both; the largest first.
+
+        `with_domains` are the channels whose addresses have a domain. Reads every row, and blocks nobody.
+        """
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            seconds = self._seconds(connection, issue_id, now)
+            query = self._grouped(issue_id, by, with_domains, now - timedelta(seconds=seconds))
+            if not self.database.sqlite:
+                connection.execute(text(f"SET LOCAL work_mem = '{SORT_MEMORY}'"))
+            rows = connection.execute(query).all()
+        summed = _sum_small(rows, _largest(rows, largest))
+        return [
+            Group(
+                domain=domain if "domain" in by else None,
+                relay=relay if "relay" in by else None,
+                **dict(zip(COUNTED, counted, strict=False)),
+                rate=counted[-1] / seconds,
+            )
+            for (domain, relay), counted in summed
+        ]
+
+    def _grouped(
+        self, issue_id: int, by: Collection[GroupKey], with_domains: Collection[str], since: datetime
+    ) -> Any:
+        """(domain, relay, the numbers of COUNTED, settled since) of each group."""
+        domain = self._domain(with_domains) if "domain" in by else literal(NONE)
+        relay = func.coalesce(attempts.c.relay, NONE) if "relay" in by else literal(NONE)
+        pending = deliveries.c.state == DeliveryState.PENDING
+        counted = (
+            *(_count(deliveries.c.state == state) for state in TRIED),
+            _count(or_(pending, deliveries.c.state == DeliveryState.SENDING)),
+            _count(and_(pending, deliveries.c.first_try_at.is_not(None))),
+            func.sum(case((deliveries.c.resend == 0, deliveries.c.attempts - deliveries.c.tries), else_=0)),
+            _count(_settled_since(since)),
+        )
+        query = select(domain.label("domain"), relay.label("relay"), *counted)
+        if "relay" in by:
+            last = and_(
+                attempts.c.issue_id == deliveries.c.issue_id,
+                attempts.c.seq == deliveries.c.seq,
+                attempts.c.number == deliveries.c.attempts,
+            )
+            # Said twice, so that PostgreSQL looks at one partition of the attempts only.
+            query = query.select_from(
+                deliveries.outerjoin(attempts, and_(last, attempts.c.issue_id == issue_id))
+            )
+        return query.where(deliveries.c.issue_id == issue_id).group_by("domain", "relay")
+
+    def _domain(self, with_domains: Collection[str]) -> ColumnElement[str]:
+        at = (func.instr if self.database.sqlite else func.strpos)(deliveries.c.address, "@")
+        domain = func.substr(deliveries.c.address, at + 1)
+        return case((deliveries.c.channel.in_(list(with_domains)), domain), else_=NONE)
+
+    def _seconds(self, connection: Connection, issue_id: int, now: datetime) -> float:
+        """How long "lately" is: a minute, or since the issue began."""
+        began: datetime = connection.execute(
+            select(func.coalesce(issues.c.frozen_at, issues.c.opened_at)).where(issues.c.id == issue_id)
+        ).scalar_one()
+        return min(60.0, max(1.0, (now - began).total_seconds()))
+
+    def why(
+        self, issue_id: int, state: DeliveryState, *, among: int | None = None
+    ) -> Sequence[tuple[str, str, int]]:
+        """(channel, reason or code and text, how many) of one state, the most frequent first.
+
+        `among`: looks at no more than about so many deliveries, those of the first chunks that count one.
+        """
+        said = func.coalesce(deliveries.c.reason, deliveries.c.code + literal(" ") + deliveries.c.text)
+        query = select(deliveries.c.channel, said, func.count()).where(
+            deliveries.c.issue_id == issue_id, deliveries.c.state == state
+        )
+        with self.database.read() as connection:
+            if among is not None:
+                spans = self._spans(connection, issue_id, state, among)
+                query = query.where(or_(literal(False), *(deliveries.c.seq.between(*span) for span in spans)))
+            rows = connection.execute(
+                query.group_by(deliveries.c.channel, said).order_by(func.count().desc()).limit(20)
             )
             return [(row[0], row[1].strip(), row[2]) for row in rows]
+
+    def _spans(
+        self, connection: Connection, issue_id: int, state: DeliveryState, among: int
+    ) -> Sequence[tuple[int, int]]:
+        """Key ranges of the first chunks with a delivery in that state, as many as hold `among` deliveries."""
+        rows = connection.execute(
+            select(chunks.c.lo, chunks.c.hi)
+            .where(chunks.c.issue_id == issue_id, chunks.c[state] > 0)
+            .order_by(chunks.c.lo)
+            .limit(MOST_SPANS)
+        )
+        spans: list[tuple[int, int]] = []
+        for lo, hi in rows:
+            among -= hi - lo + 1
+            if spans and among < 0:
+                break
+            spans.append((lo, hi))
+        return spans
 
     def log(
         self,
@@ -138,3 +282,38 @@ class Reports(Tables):
             for row in connection.execute(query):
                 found.setdefault((row.issue_id, row.seq), []).append(attempt_from(row))
         return found
+
+
+#: Key ranges that are asked for in one statement.
+MOST_SPANS = 100
+#: The numbers of a group, in the order they are read.
+COUNTED = ("sent", "failed", "unconfirmed", "open", "retrying", "throttled")
+
+_Numbers = tuple[int, ...]
+_Summed = tuple[tuple[str, str], _Numbers]
+
+
+def _count(which: ColumnElement[bool]) -> Any:
+    return func.sum(case((which, 1), else_=0))
+
+
+def _settled_since(moment: datetime) -> ColumnElement[bool]:
+    return and_(deliveries.c.state.in_(TRIED), deliveries.c.updated_at > moment)
+
+
+def _largest(rows: Sequence[Any], number: int) -> set[str]:
+    """The domains with the most deliveries that are tried or open."""
+    sizes: Counter[str] = Counter()
+    for domain, _relay, sent, failed, unconfirmed, still, *_rest in rows:
+        sizes[domain] += sent + failed + unconfirmed + still
+    return {domain for domain, _size in sizes.most_common(number)}
+
+
+def _sum_small(rows: Sequence[Any], kept: set[str]) -> Sequence[_Summed]:
+    """(domain or "others", relay) → its numbers; the largest first, the others last."""
+    summed: dict[tuple[str, str], _Numbers] = {}
+    for domain, relay, *numbers in rows:
+        key = (domain if domain in kept else OTHERS, relay)
+        before = summed.get(key, (0,) * len(numbers))
+        summed[key] = tuple(map(sum, zip(before, map(int, numbers), strict=True)))
+    return sorted(summed.items(), key=lambda item: (item[0][0] == OTHERS, -sum(item[1][:4]), item[0]))

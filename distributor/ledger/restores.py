@@ -63,7 +63,9 @@ class Restores(Tables):
                 for item in self._behind(connection, issue.id, batch, BEHIND)
             ]
             if behind:
-                connection.execute(_PUT_RIGHT, [_put_right(issue.id, seq, known, now) for seq, known in behind])
+                connection.execute(
+                    _PUT_RIGHT, [_put_right(issue.id, seq, known, now) for seq, known in behind]
+                )
                 touched = self._chunks_of(connection, issue.id, [seq for seq, _known in behind])
                 self._recount(connection, chunks.c.id.in_(touched))
         return len(behind)
@@ -92,7 +94,9 @@ class Restores(Tables):
         """(number, as the sent log knows it) of those of which the ledger knows less."""
         rows = self._rows(connection, issue_id, batch)
         pairs = ((_row_of(known, rows), known) for known in batch)
-        return [(row.seq, known) for row, known in pairs if row is not None and _is_behind(row, known, states)]
+        return [
+            (row.seq, known) for row, known in pairs if row is not None and _is_behind(row, known, states)
+        ]
 
     def _rows(self, connection: Connection, issue_id: int, batch: Sequence[Handed]) -> Mapping[str, Any]:
         """Address → the delivery as the ledger has it. All of the batch are of one channel."""
@@ -145,11 +149,11 @@ def _row_of(known: Handed, rows: Mapping[str, Any]) -> Any:
 
 def _is_behind(row: Any, known: Handed, states: frozenset[DeliveryState]) -> bool:
     if known.state == DeliveryState.PENDING:  # the parts that were sent, and nothing else
-        again = row.state == DeliveryState.PENDING and row.resend == known.resend
-        return again and row.parts_sent < known.parts_sent
+        same = (row.state, row.resend) == (known.state, known.resend)
+        return same and bool(row.parts_sent < known.parts_sent)
     if row.resend != known.resend:
         return bool(row.resend < known.resend)
-    return row.state in states and row.state != known.state
+    return row.state in states and bool(row.state != known.state)
 
 
 def _batches(handed: Sequence[Handed]) -> Iterator[Sequence[Handed]]:

@@ -6,7 +6,7 @@ twenty thousand messages a second a statement a row would be the whole budget.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -101,10 +101,15 @@ class Slices(Tables):
         size: int,
         lease: timedelta,
         after: int,
+        noted: Sequence[str] | None = None,
     ) -> Slice:
-        """`finish`, then `begin`, in one transaction: the next slice is in hand when the one before is written."""
+        """`finish`, then `begin`, in one transaction: the next slice is in hand when the one before is written.
+
+        `noted`: the outcomes as the journal has them, which spares writing them as JSON once more.
+        """
         if not self.database.sqlite and not unused and not any(map(_changes_more, outcomes)):
-            return self._turn_at_once(chunk, outcomes, worker, size, lease, after)
+            entries = list(map(as_json, outcomes)) if noted is None else noted
+            return self._turn_at_once(chunk, outcomes, entries, worker, size, lease, after)
         with self.database.write() as connection:
             now, going = self._fence(connection, chunk, alive=True)
             moved = self._finish(connection, chunk, outcomes, unused, worker, now)
@@ -116,28 +121,28 @@ class Slices(Tables):
         self,
         chunk: Chunk,
         outcomes: Sequence[Outcome],
+        entries: Sequence[str],
         worker: str,
         size: int,
         lease: timedelta,
         after: int,
     ) -> Slice:
         """PostgreSQL: the same in one statement, which is its own transaction."""
-        with self.database.statement() as connection:
-            rows = connection.execute(
-                TURN,
-                {
-                    "chunk": chunk.id,
-                    "token": chunk.token,
-                    "issue": chunk.issue_id,
-                    "after": max(after, chunk.lo - 1),
-                    "hi": chunk.hi,
-                    "size": size,
-                    "now": None if self.database.has_clock else self.database.now(connection),
-                    "lease": lease.total_seconds(),
-                    "results": f"[{','.join(map(as_json, outcomes))}]",
-                    "worker": worker,
-                },
-            ).all()
+        parameters = {
+            "chunk": chunk.id,
+            "token": chunk.token,
+            "issue": chunk.issue_id,
+            "after": max(after, chunk.lo - 1),
+            "hi": chunk.hi,
+            "size": size,
+            "now": self.database.set_clock,
+            "lease": lease.total_seconds(),
+            "results": f"[{','.join(entries)}]",
+            "worker": worker,
+            **_span(outcomes),
+        }
+        with self.database.statement() as run:
+            rows = run(TURN, parameters)
         if not rows:
             raise LeaseLost(
                 f"chunk {chunk.id} of issue {chunk.issue_id} has another holder, or its lease ran out"
@@ -242,7 +247,7 @@ class Slices(Tables):
     ) -> int:
         """PostgreSQL: one statement, with all results in one JSON value (an array a column costs five times as much)."""
         results = f"[{','.join(map(as_json, outcomes))}]"
-        parameters = {"results": results, "issue": issue_id, "now": now, "worker": worker}
+        parameters = {"results": results, "issue": issue_id, "now": now, "worker": worker, **_span(outcomes)}
         return connection.execute(SETTLE, parameters).rowcount
 
     def _settle_in_rows(
@@ -378,6 +383,12 @@ _INTEND = (
     .where(*_is_due(), deliveries.c.seq <= bindparam("last"))
     .values(state=DeliveryState.SENDING, updated_at=bindparam("now", type_=Utc))
 )
+
+
+def _span(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
+    """The numbers between which the deliveries of a slice lie."""
+    numbers = [outcome.delivery.identity.seq for outcome in outcomes]
+    return {"first": min(numbers, default=0), "last": max(numbers, default=-1)}
 
 
 def _changes_more(outcome: Outcome) -> bool:

@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+import psycopg
+
 from .processes import ChaosError
 from .report import Result, table
 from .scenarios import SCENARIOS, SHORT_FORM, run
@@ -23,8 +25,8 @@ def main() -> int:
         _say(f"{name}, seed {seed}")
         try:
             results.append(run(name, full=given.full, seed=seed, readers=given.readers))
-        except ChaosError as error:
-            results.append(Result(name, "", seed, 0, problems=[str(error)]))
+        except (ChaosError, OSError, psycopg.Error) as error:
+            results.append(Result(name, "", seed, 0, problems=[f"ended early: {error!r}"]))
         _say(table(results[-1:]))
         if given.json:  # after each: a long run that is ended keeps what it has found
             given.json.write_text(json.dumps([result.as_json() for result in results], indent=1), "utf-8")

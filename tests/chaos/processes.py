@@ -24,13 +24,15 @@ class Process:
 
     def __init__(self, argv: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path) -> None:
         self.log = log
+        #: How PostgreSQL knows its connections.
+        self.name = log.stem
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**environment, "PGAPPNAME": self.name},
                 cwd=folder,
                 start_new_session=True,
             )
@@ -58,6 +60,9 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, how)
 
+    def go_on(self) -> None:
+        self.signal_all(signal.SIGCONT)
+
     def terminate(self) -> None:
         """SIGTERM to the parent alone, as a supervisor does."""
         self._process.terminate()
@@ -68,13 +73,15 @@ class Process:
             self._process.wait(seconds)
         return not self.running
 
+    def kill_parent(self) -> None:
+        """SIGKILL to the parent alone: its pool finds out by itself."""
+        self._process.kill()
+        self._process.wait()
+
     def kill(self) -> None:
         """SIGKILL to parent and pool."""
         self.signal_all(signal.SIGKILL)
         self._process.wait()
-
-    def says(self, text: str) -> bool:
-        return text in self.log.read_text("utf-8", "replace")
 
 
 class SinkProcess:
@@ -143,14 +150,15 @@ def holds_a_chunk(pids: Iterable[int]) -> bool:
     return any(held_journals(pid) for pid in pids)
 
 
-def held_journals(pid: int) -> list[Path]:
-    found = []
+def held_journals(pid: int) -> set[Path]:
+    """The journals of its leases (a mapped file is open twice)."""
+    found = set()
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
                 target = os.readlink(descriptor)  # noqa: PTH115 - a deleted file is no path
                 if target.endswith(".journal"):
-                    found.append(Path(target))
+                    found.add(Path(target))
     return found
 
 

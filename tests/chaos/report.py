@@ -9,7 +9,7 @@ from .world import Row, World
 
 Arrivals = Mapping[str, tuple[int, int, int, list[str]]]
 NOTHING = (0, 0, 0, list[str]())
-#: Policy of a channel → what a message in doubt becomes there.
+#: States in which a delivery may be left; the first two have been tried for certain.
 SETTLED = ("sent", "failed", "skipped", "unconfirmed")
 COLUMNS = (
     "scenario", "policy", "planned", "sent", "failed", "unconfirmed", "arrived", "lost", "duplicated", "wrong",
@@ -56,7 +56,7 @@ def count(world: World, scenario: str, *, needs_hit: bool) -> Result:
     result = Result(
         scenario=scenario,
         policy=world.setup.on_unconfirmed,
-        seed=world._seed,
+        seed=world.seed,
         planned=world.setup.readers,
         sent=states["sent"],
         failed=states["failed"],
@@ -81,9 +81,7 @@ def got(arrivals: Arrivals, address: str) -> int:
 
 
 def _judge_rows(result: Result, world: World, rows: Mapping[str, Row], arrivals: Arrivals) -> None:
-    everybody = {
-        f"reader-{number}@d{number % 20}.example" for number in range(1, world.setup.readers + 1)
-    }
+    everybody = {f"reader-{number}@d{number % 20}.example" for number in range(1, world.setup.readers + 1)}
     missing = sorted(everybody - set(rows))
     open_ = sorted(address for address, row in rows.items() if row.state not in SETTLED)
     unsent = sorted(a for a, row in rows.items() if row.state == "sent" and not got(arrivals, a))
@@ -124,7 +122,7 @@ def _judge_books(result: Result, world: World, rows: Mapping[str, Row]) -> None:
         result.problems.append(f"{len(wrong)} chunks whose counters are not their rows, such as {wrong[0]}")
     if left := world.journals():
         result.problems.append(f"{len(left)} journals left, such as {left[0]}")
-    result.problems += world.unexpected()
+    result.problems += [*world.problems, *world.unexpected()]
 
 
 def _tell(

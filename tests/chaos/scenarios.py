@@ -17,13 +17,17 @@ from distributor.bootstrap import build
 from distributor.dispatch import drain, sweep
 from distributor.settings import load_settings
 
-from .processes import Process, held_journals, holds_a_chunk, open_intents, wait_until
+from .processes import Process, held_journals, open_intents, wait_until
 from .report import Result, count
-from .world import Setup, World, frozen, services
+from .world import LEASE, Setup, World, frozen
 
 Act = Callable[[World, int], None]
-#: Seconds of freezing in which a lease of four seconds runs out, and its patience for another host.
-BEYOND_LEASE, BEYOND_PATIENCE = 8.0, 14.0
+#: Seconds of freezing in which a lease runs out, and then the patience for another host's.
+BEYOND_LEASE, BEYOND_PATIENCE = 2.0 * LEASE, 3.5 * LEASE
+#: Seconds after which no more harm is done; then so many again until all must be settled, in the short form fewer.
+LONGEST, SHORT_LONGEST = 300.0, 90.0
+#: Seconds in which a worker must have ended that was told to.
+STOP_WITHIN = 20.0
 
 
 @dataclass(frozen=True)
@@ -46,19 +50,21 @@ def run(name: str, *, full: bool, seed: int, readers: int | None = None) -> Resu
     with World(setup, seed) as world:
         scenario.act(world, scenario.times if full else scenario.short_times)
         world.sink.ask(**CALM)
-        settled = wait_until(world.settled, 300 if full else 90, every=0.2)
+        settled = wait_until(world.settled, LONGEST if full else SHORT_LONGEST, every=0.2)
         result = count(world, name, needs_hit=scenario.needs_hit)
         result.seconds = time.monotonic() - begun
         if not settled:
             said = world.sql("SELECT state, paused, hold FROM issues")
-            leases = world.sql("SELECT count(*), min(lease_until), now() FROM chunks WHERE lease_token IS NOT NULL")
+            leases = world.sql(
+                "SELECT count(*), min(lease_until), now() FROM chunks WHERE lease_token IS NOT NULL"
+            )
             result.problems.append(f"not settled when time was up: issue {said}, leases {leases}")
         if result.problems:
             result.problems += world.lines("lease_lost", "issue_held", "channel_stopped")[-5:]
     return result
 
 
-FULL = Setup(readers=20_000, delay=0.03)
+FULL = Setup(readers=20_000, delay=0.06)
 SHORT = Setup(readers=1_500, delay=0.05, chunk=50)
 #: The sink without faults.
 CALM: Mapping[str, Any] = {
@@ -80,7 +86,7 @@ CALM: Mapping[str, Any] = {
 def kill_workers(world: World, times: int) -> None:
     """SIGKILL to a worker, parent and pool; another one starts at once."""
     world.begin()
-    _repeat(world, times, lambda worker: (world.kill_worker(worker), world.replace(worker)))
+    _repeat(world, times, world.kill_worker)
 
 
 def kill_children(world: World, times: int) -> None:
@@ -95,20 +101,19 @@ def kill_and_sweep(world: World, times: int) -> None:
     program = (str(Path(__file__).with_name("sweeper.py")),)
     for _ in range(2):
         world.start(str(world.projects[0].root), program=program)
-    _repeat(world, times, lambda worker: (world.kill_worker(worker), world.replace(worker)))
+    _repeat(world, times, world.kill_worker)
 
 
 def kill_and_delete_journals(world: World, times: int) -> None:
     """The worker is killed, and the journals of its leases with it: as when the whole host is lost."""
 
     def lose(worker: Process) -> None:
-        journals = [path for pid in worker.children for path in held_journals(pid)]
         worker.freeze()
-        journals += [path for pid in worker.children for path in held_journals(pid)]
+        journals = [path for pid in worker.children for path in held_journals(pid)]
         world.strike(worker.children, world.setup.slice * world.setup.lanes * world.setup.concurrency)
+        worker.kill()
         for path in journals:
             path.unlink(missing_ok=True)
-        worker.kill()
         world.replace(worker)
 
     world.begin()
@@ -122,36 +127,80 @@ def terminate_workers(world: World, times: int) -> None:
         world.strike(worker.children, 0)
         worker.terminate()
         world.replace(worker)
+        if not worker.wait(STOP_WITHIN):
+            world.problems.append(f"{worker.name} has not ended {STOP_WITHIN:.0f} s after SIGTERM")
 
     world.begin()
     _repeat(world, times, stop)
 
 
-def freeze_children(world: World, times: int) -> None:
-    """A process of a pool stands still for longer than its leases, then goes on."""
-
-    def freeze(worker: Process) -> None:
-        children = [pid for pid in worker.children if holds_a_chunk([pid])]
-        for pid in children[:1]:
-            with frozen([pid]):
-                world.strike([pid], world.setup.lanes)
-                time.sleep(BEYOND_LEASE)
-
+def freeze_workers(world: World, times: int) -> None:
+    """A worker stands still for longer than its leases, then goes on: one message a connection is in doubt."""
     world.begin()
-    _repeat(world, times, freeze)
+    _repeat(world, times, lambda worker: _freeze(world, worker, 1, BEYOND_LEASE))
 
 
 def freeze_host(world: World, times: int) -> None:
-    """All of a host's pool stands still until another host has its leases, then goes on: its slices are in doubt."""
+    """A worker stands still until another host has its leases, then goes on: its slices are in doubt."""
+    world.begin()
+    _repeat(world, times, lambda worker: _freeze(world, worker, world.setup.slice, BEYOND_PATIENCE))
+
+
+def _freeze(world: World, worker: Process, doubts: int, seconds: float) -> None:
+    """`doubts`: how many messages a connection may leave in doubt."""
+    world.freeze_at_work(worker)
+    world.strike(worker.children, doubts * world.setup.lanes * world.setup.concurrency)
+    time.sleep(seconds)
+    worker.go_on()
+
+
+def freeze_in_transaction(world: World, times: int) -> None:
+    """A worker stands still in the middle of a transaction, as a host that vanished does: the others must get on."""
 
     def freeze(worker: Process) -> None:
-        children = worker.children
-        with frozen(children):
-            world.strike(children, world.setup.slice * world.setup.lanes * world.setup.concurrency)
-            time.sleep(BEYOND_PATIENCE)
+        for _ in range(400):
+            worker.freeze()
+            if world.sql(IN_TRANSACTION, worker.name):
+                world.strike(worker.children, world.setup.lanes * world.setup.concurrency)
+                if wait_until(lambda: bool(world.sql(STUCK, worker.name)), 15 * LEASE, every=1):
+                    stuck = world.sql(STUCK, worker.name)
+                    world.problems.append(
+                        f"stuck behind a worker that stands still in a transaction: {stuck}"
+                    )
+                break
+            worker.go_on()
+            world.pause(0.0, 0.05)
+        worker.go_on()
 
     world.begin()
     _repeat(world, times, freeze)
+
+
+#: A session that holds the row of a chunk, and is in no statement.
+IN_TRANSACTION = (
+    "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND state = 'idle in transaction' "
+    "AND query LIKE '%%lease_token = %%FOR UPDATE OF chunks'"
+)
+
+
+#: Sessions of others that have waited for a lock for more than two leases: who, for how long, for what.
+STUCK = (
+    "SELECT application_name, extract(epoch FROM now() - query_start)::integer, left(query, 80) FROM pg_stat_activity "
+    f"WHERE wait_event_type = 'Lock' AND now() - query_start > interval '{2 * LEASE} s' "
+    "AND application_name <> %s"
+)
+
+
+def kill_parents(world: World, times: int) -> None:
+    """SIGKILL to a worker's parent alone; the orphans of its pool must neither send for ever nor twice."""
+
+    def orphan(worker: Process) -> None:
+        world.strike(worker.children, world.setup.lanes * world.setup.concurrency)
+        worker.kill_parent()
+        world.replace(worker)
+
+    world.begin()
+    _repeat(world, times, orphan)
 
 
 def kill_beats(world: World, times: int) -> None:
@@ -168,7 +217,8 @@ def kill_beats(world: World, times: int) -> None:
 
 def _repeat(world: World, times: int, harm: Callable[[Process], object]) -> None:
     """Harms one of the busy workers again and again, at random moments, while there is something to send."""
-    while world.toll.kills < times and world.going:
+    until = time.monotonic() + LONGEST
+    while world.toll.kills < times and world.going and time.monotonic() < until:
         if worker := world.busy_worker():
             world.pause(0.0, 1.0)
             harm(worker)
@@ -222,6 +272,15 @@ def crash_database(world: World, times: int) -> None:
         world.postgres.start()
 
 
+def lose_answers(world: World, _times: int) -> None:
+    """The database does what it is asked, and now and then the answer and the connection are lost."""
+    world.begin()
+    world.proxy.share, world.proxy.commits = 0.01, 0.2
+    wait_until(lambda: not world.going, LONGEST)
+    world.proxy.share = world.proxy.commits = 0.0
+    world.toll.kills = world.proxy.cut
+
+
 def _crash(world: World) -> None:
     assert world.postgres.process is not None
     postmaster = world.postgres.process.pid
@@ -245,7 +304,7 @@ def misbehave(**faults: Any) -> Act:
     def act(world: World, _times: int) -> None:
         world.sink.ask(**faults)
         world.begin()
-        wait_until(lambda: world.sink.messages > world.setup.readers // 2 or not world.going, 240)
+        wait_until(lambda: world.sink.messages > world.setup.readers // 2 or not world.going, LONGEST)
 
     return act
 
@@ -257,7 +316,7 @@ def cut_lines(world: World, times: int) -> None:
     for _ in range(times):
         world.pause(1.0, 2.0)
         world.sink.ask(next_drop_after=3, next_drop_before=3)
-    wait_until(lambda: world.sink.messages > world.setup.readers // 2, 240)
+    wait_until(lambda: world.sink.messages > world.setup.readers // 2, LONGEST)
     world.sink.ask(refuse=True, closing=0.01)
     world.pause(1.0, 2.0)
     world.sink.ask(refuse=False)
@@ -275,14 +334,18 @@ def refuse_some(world: World, _times: int) -> None:
         frequency={"d0.example": 5.0},
     )
     world.begin()
-    wait_until(lambda: world.sink.messages > 0.85 * world.setup.readers, 240)
+    wait_until(lambda: world.sink.messages > 0.85 * world.setup.readers, LONGEST)
     world.sink.ask(frequency={})
-    for _ in range(20):  # what waits for the provider's half hour has its turn now
-        with redis.Redis.from_url(world.valkey.url) as client:
-            client.flushall()
-        world.sql("UPDATE deliveries SET due_at = now() WHERE state = 'pending' AND due_at > now()")
-        world.sql("UPDATE chunks SET due_at = now() WHERE pending > 0 AND lease_token IS NULL AND due_at > now()")
-        time.sleep(0.5)
+    # A provider's half hour is remembered by Redis, by each process and by the rows: all of them forget it.
+    for worker in tuple(world.workers):
+        worker.terminate()
+        worker.wait(STOP_WITHIN)
+    with redis.Redis.from_url(world.valkey.url) as client:
+        client.flushall()
+    world.sql("UPDATE deliveries SET due_at = now() WHERE state = 'pending' AND due_at > now()")
+    world.sql("UPDATE chunks SET due_at = now() WHERE pending > 0")
+    for worker in tuple(world.workers):
+        world.replace(worker)
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -309,7 +372,7 @@ def jump_clock(world: World, times: int) -> None:
             world.strike([os.getpid()], world.setup.lanes)
             shift[0] = timedelta(hours=(number + 1) % 2)
             sweep(distributor.engine)
-        shift[0] = timedelta()
+        shift[0] = timedelta(hours=2)  # what was put off in the hour ahead must be due
         world.sink.ask(delay=0.0)
         wait_until(lambda: not sweep(distributor.engine).due and not open_intents([os.getpid()]), 120, 0.5)
     finally:
@@ -325,7 +388,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "kill-child": Scenario(kill_children, 20, 3),
     "kill-beat": Scenario(kill_beats, 5),
     "sigterm": Scenario(terminate_workers, 10, 3),
-    "freeze-child": Scenario(freeze_children, 5, 1),
+    "freeze-worker": Scenario(freeze_workers, 5, 1),
+    "freeze-in-transaction": Scenario(freeze_in_transaction, 2, 1),
+    "kill-parent": Scenario(kill_parents, 8, 2),
     "sweepers": Scenario(kill_and_sweep, 15, 3),
     "journals-deleted": Scenario(kill_and_delete_journals, 8, 1),
     "other-host": Scenario(freeze_host, 3, 1, setup={"hosts": 2}),
@@ -334,6 +399,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "broker-flush": Scenario(flush_broker, 5),
     "broker-frozen": Scenario(freeze_broker, 1, 1),
     "database": Scenario(crash_database, 8),
+    "answers-lost": Scenario(lose_answers, 0, 0, needs_hit=False, setup={"proxy": True}),
     "lines-cut": Scenario(cut_lines, 5, 1, needs_hit=False),
     "lines-cut-resend": Scenario(cut_lines, 5, 1, needs_hit=False, setup={"on_unconfirmed": "resend"}),
     "nonsense": Scenario(
@@ -343,6 +409,4 @@ SCENARIOS: Mapping[str, Scenario] = {
     "clock": Scenario(jump_clock, 10, 3, setup={"workers": 0, "beats": 0}),
 }
 #: The short form: the most telling ones.
-SHORT_FORM = ("kill-worker", "database", "lines-cut-resend", "freeze-child")
-
-__all__ = ["SCENARIOS", "SHORT_FORM", "Scenario", "run", "services"]
+SHORT_FORM = ("kill-worker", "database", "lines-cut-resend", "freeze-worker")

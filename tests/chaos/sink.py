@@ -252,7 +252,9 @@ class Sink:
             self._say(line, b"well, well, well\r\n")
         elif self.faults.delay:
             line.waits = True
-            self._at(self.faults.delay * (0.5 + self.random.random()), lambda: self._answer_late(line, reader))
+            self._at(
+                self.faults.delay * (0.5 + self.random.random()), lambda: self._answer_late(line, reader)
+            )
         else:
             self._answer(line, reader)
 

@@ -16,8 +16,10 @@ from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import psycopg
+from sqlalchemy.engine import make_url
 
 from .processes import ChaosError, Process, SinkProcess, holds_a_chunk, open_intents, stop, wait_until
+from .proxy import Proxy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import services
@@ -43,6 +45,7 @@ SELECT id, 'ai-daily', 'active', substr(md5(id::text || random()::text), 1, 22),
 """
 #: What PostgreSQL of the tests has switched off stays on here: it is killed.
 UNSAFE = {"fsync=off", "full_page_writes=off", "max_connections=50"}
+LEASE = 4  # seconds
 #: Seconds within which processes must be ready, and the first mail must arrive.
 PATIENCE = 60.0
 
@@ -62,6 +65,8 @@ class Setup:
     on_unconfirmed: str = "hold"
     #: None: no append-only file.
     fsync: str | None = "everysec"
+    #: The processes reach the database over a wire that can be cut.
+    proxy: bool = False
     #: Seconds a message takes at the sink.
     delay: float = 0.03
     #: Other settings of distributor.toml, as nested tables.
@@ -97,11 +102,13 @@ class World:
     def __init__(self, setup: Setup, seed: int) -> None:
         self.setup, self.random = setup, random.Random(seed)
         self.toll = Toll()
+        #: What a scenario saw go wrong by itself.
+        self.problems: list[str] = []
         self.workers: list[Process] = []
         self.beats: list[Process] = []
         self.host_of: dict[int, int] = {}
         self._started = 0
-        self._seed = seed
+        self.seed = seed
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -110,7 +117,9 @@ class World:
             self.postgres = self._server(stack, services.start_postgres, _make_safe)
             self.valkey = self._server(stack, services.start_redis, self._with_durability)
             self.database_url = stack.enter_context(services.fresh_database(self.postgres))
-            self.sink = SinkProcess(self._seed)
+            self.proxy = Proxy(make_url(self.database_url).port or 5432, self.seed)
+            stack.callback(self.proxy.close)
+            self.sink = SinkProcess(self.seed)
             stack.callback(self.sink.close)
             stack.callback(self._end_all)
             self.projects = [self._make_project(number) for number in range(self.setup.hosts)]
@@ -127,7 +136,9 @@ class World:
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, *arguments: str, host: int = 0, program: Sequence[str] = ("-m", "distributor")) -> Process:
+    def start(
+        self, *arguments: str, host: int = 0, program: Sequence[str] = ("-m", "distributor")
+    ) -> Process:
         """A command that goes on beside us; the end of the world ends it."""
         self._started += 1
         log = self.root / f"{self._started:03}-{Path(arguments[0]).stem if arguments else 'program'}.log"
@@ -160,22 +171,24 @@ class World:
             self.start_worker(number % self.setup.hosts)
         for _ in range(self.setup.beats):
             self.start_beat()
-        if not wait_until(lambda: all(worker.says(" ready.") for worker in self.workers), PATIENCE):
-            raise ChaosError(f"the workers do not get ready:\n{_tail(self.workers[0].log)}")
         self.start("send", "issue", "--wait", "1s")
         if not wait_until(lambda: self.sink.messages > 0, PATIENCE):
-            raise ChaosError("no mail arrives")
+            raise ChaosError(f"no mail arrives:\n{_tail(self.workers[0].log)}")
 
     def replace(self, worker: Process) -> Process:
         """A worker in the place of one that is gone."""
         self.workers.remove(worker)
         return self.start_worker(self.host_of[worker.pid])
 
+    @property
+    def proxied_url(self) -> str:
+        return make_url(self.database_url).set(port=self.proxy.port).render_as_string(hide_password=False)
+
     def environment(self) -> dict[str, str]:
         return {
             **os.environ,
             "PYTHONPATH": str(services.ROOT),  # the tree that is tested is the one this file lies in
-            "DISTRIBUTOR_DATABASE_URL": self.database_url,
+            "DISTRIBUTOR_DATABASE_URL": self.proxied_url if self.setup.proxy else self.database_url,
             "DISTRIBUTOR_BROKER_URL": self.valkey.url,
         }
 
@@ -201,10 +214,21 @@ class World:
         return self.random.choice(found) if found else None
 
     def kill_worker(self, worker: Process) -> None:
-        """SIGKILL to parent and children. Frozen first, so that what it had open is known exactly."""
+        """SIGKILL to parent and children. Frozen first, so that what it had open is known exactly. Another one starts."""
         worker.freeze()
         self.strike(worker.children, self.setup.lanes * self.setup.concurrency)
         worker.kill()
+        self.replace(worker)
+
+    def freeze_at_work(self, worker: Process) -> None:
+        """SIGSTOP to parent and children, at a moment at which messages are open, if there is one soon."""
+        for _ in range(100):
+            worker.freeze()
+            if open_intents(worker.children):
+                return
+            worker.go_on()
+            self.pause(0.0, 0.1)
+        worker.freeze()
 
     def kill_child(self, worker: Process) -> None:
         """SIGKILL to one process of its pool: one that holds a chunk, when there is one."""
@@ -302,9 +326,9 @@ class World:
                         "lanes": setup.lanes,
                         "slice": setup.slice,
                         "chunk": setup.chunk,
-                        "lease": "4s",
+                        "lease": f"{LEASE}s",
                         "sweep": "2s",
-                        "processes": setup.workers * setup.concurrency,
+                        "processes": max(1, setup.workers) * setup.concurrency,
                     },
                     "email": {
                         "smtp": {"port": self.sink.port, "timeout": "10s"},
