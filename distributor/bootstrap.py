@@ -3,7 +3,7 @@
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,7 +48,9 @@ class Distributor:
         self.database.close()
 
 
-def build(settings: Settings, *, clock: Clock | None = None) -> Distributor:
+def build(
+    settings: Settings, *, clock: Clock | None = None, wake: Callable[[str], None] = lambda _channel: None
+) -> Distributor:
     """Everything, wired. Raises ConfigError for a channel that is not there; connects to nothing yet."""
     database = Database(database_url(settings), clock=clock)
     ledger, audience, notices = Ledger(database), Audience(database), Notices(database)
@@ -66,6 +68,7 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Distributor:
         sent_log=SentLog(settings.path(settings.engine.journal) / "sent")
         if settings.engine.journal
         else None,
+        wake=wake,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
     alerts = Alerts(settings=settings, channels=channels, notices=notices)

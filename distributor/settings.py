@@ -369,6 +369,15 @@ class Channels(BaseModel):
     wecom: WecomChannelSettings | None = None
 
 
+class Canary(Frozen):
+    """`[canary]`: a share of every issue goes first, and the rest only if that went well."""
+
+    share: float = Field(0, ge=0, le=0.5, description="of the recipients of a channel; 0: no canary")
+    largest_failed: float = Field(0.05, ge=0, le=1, description="share of it that may fail")
+    largest_deferred: float = Field(0.30, ge=0, le=1, description="share of it that may have to wait")
+    patience: Duration = timedelta(minutes=2)
+
+
 class AudienceGuard(Frozen):
     """`[audience]`: when to stop and ask instead of sending."""
 
@@ -391,6 +400,7 @@ class Newsletter(Frozen):
     sender: Sender
     schedule: Schedule = Schedule()
     audience: AudienceGuard = AudienceGuard()
+    canary: Canary = Canary()
     channel_settings: Channels = Field(Channels(), alias="channels")
 
     @property

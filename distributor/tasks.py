@@ -5,6 +5,7 @@ because the sweeper signals again whatever is due (docs/decisions.md, "Celery ca
 """
 
 import functools
+import logging
 import multiprocessing
 import os
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,8 @@ from distributor.dispatch import drain
 from distributor.errors import ServiceDown
 from distributor.schedule import look_after
 from distributor.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
 
 #: Seconds a drain works before it gives others a turn.
 DRAIN = 45.0
@@ -121,4 +124,12 @@ def _distributor() -> Distributor:
 @functools.cache
 def _build(_pid: int) -> Distributor:
     """One a process: connections and event loops must be made after the fork."""
-    return build(load_settings(_root[0]))
+    return build(load_settings(_root[0]), wake=_wake)
+
+
+def _wake(channel: str) -> None:
+    """A broker that is away costs only time: the next sweep signals whatever is due."""
+    try:
+        signal(channel, 2)
+    except ServiceDown as error:
+        log.warning("not_woken channel=%s %s", channel, error)

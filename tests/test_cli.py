@@ -864,9 +864,9 @@ class TestWatch:
         shop.sandbox.faults.add(Fault("email", "*", "slow", value=0.4))
         shop.add(*readers(20))
         sending = shop.start("send", "--date", DAY, "--wait", "30s")
-        until(lambda: len(shop.inbox) >= 1)
-        done = finish(shop.start("status", "--watch", *words))
-        finish(sending)
+        until(lambda: len(shop.inbox) >= 1, 40)
+        done = finish(shop.start("status", "--watch", *words), 40)
+        finish(sending, 40)
         assert done.status == 0
         if not words:
             numbers = [int(found) for found in re.findall(r"email: (\d+) of 20 settled", done.out)]
@@ -904,7 +904,7 @@ class TestReconcile:
         shop.add(*readers(8))
         shop.sandbox.faults.add(Fault("email", "*", "slow", value=0.3))
         process = shop.start("send", "--date", DAY)
-        until(lambda: len(shop.inbox) >= 2)
+        until(lambda: len(shop.inbox) >= 2, 40)
         process.send_signal(signal.SIGINT)
         assert finish(process).status == 1
         shop.sandbox.faults.clear()

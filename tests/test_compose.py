@@ -111,6 +111,7 @@ def test_an_editor_s_files_are_read_only(service: str) -> None:
         "./config:/app/config:ro",
         "./posts:/app/posts:ro",
         "./templates:/app/templates:ro",
+        "state:/app/var",
     ]
 
 

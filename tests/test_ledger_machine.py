@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 from fakes import BOTH, DAY, LEASE, World, make_world, migrated_database, outcome_of
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -393,6 +393,7 @@ def test_in_any_order(database: Database) -> None:
             stateful_step_count=30,
             deadline=None,
             derandomize=True,
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,15 @@ def deliver(distributor: Distributor, issue: Issue, *, patience: timedelta, kept
     from distributor.bootstrap import sole_sender  # noqa: PLC0415 - cli/__init__.py
     from distributor.dispatch import write_audience  # noqa: PLC0415 - cli/__init__.py
 
-    write_audience(distributor.engine, issue)
     stop = threading.Event()
     with stopping_on_signals(stop), sole_sender(distributor.settings) as may_send:
         if distributor.settings.broker.configured:
-            if _wake(distributor, issue):
+            waker = _Waker(distributor, issue)
+            write_audience(replace(distributor.engine, wake=waker.wake), issue)
+            if waker.wake_all():
                 _watch(distributor, issue, stop, patience)
         elif not may_send:
+            write_audience(distributor.engine, issue)
             say("`distributor run` is at work on this database and delivers it; this command only watches.")
             _watch(distributor, issue, stop, patience)
         else:
@@ -100,12 +103,14 @@ def _still_open(distributor: Distributor, issue: Issue, number: int) -> str:
 
 
 def _send_here(distributor: Distributor, issue: Issue, stop: threading.Event, patience: timedelta) -> None:
+    from distributor.dispatch import write_audience  # noqa: PLC0415 - cli/__init__.py
     from distributor.runner import Runner  # noqa: PLC0415 - cli/__init__.py
 
     runner = Runner(distributor, scheduled=False)
     with _stops_told_once():
         runner.start()
         try:
+            write_audience(distributor.engine, issue)
             _watch(distributor, issue, stop, patience)
         finally:
             runner.stop.set()
@@ -129,21 +134,35 @@ def _stops_told_once() -> Iterator[None]:
         stories.removeFilter(told_elsewhere)
 
 
-def _wake(distributor: Distributor, issue: Issue) -> bool:
-    """Whether workers could be told; without a broker they find the issue by themselves once it is back."""
-    from distributor.tasks import configure, signal  # noqa: PLC0415 - Celery: 0.3 s that only a broker needs
+class _Waker:
+    """Wakes the workers; without a broker they find the issue by themselves once it is back."""
 
-    configure(distributor.settings)
-    try:
-        for channel, due in distributor.ledger.due_channels().items():
-            signal(channel, due)
-    except ServiceDown as error:
-        say(
-            f"{error}\nNothing is lost: issue {issue.id} stands in the database, and the workers deliver it "
-            "as soon as the broker is back. Is it running, and is DISTRIBUTOR_BROKER_URL right?"
-        )
-        return False
-    return True
+    def __init__(self, distributor: Distributor, issue: Issue) -> None:
+        from distributor.tasks import configure, signal  # noqa: PLC0415 - Celery: 0.3 s that only a broker needs
+
+        configure(distributor.settings)
+        self.distributor, self.issue = distributor, issue
+        self._signal = signal
+        self._broken = False
+
+    def wake(self, channel: str, times: int = 2) -> None:
+        """For each window of the audience: the first message leaves while the rest is still being written."""
+        if self._broken:
+            return
+        try:
+            self._signal(channel, times)
+        except ServiceDown as error:
+            self._broken = True
+            say(
+                f"{error}\nNothing is lost: issue {self.issue.id} stands in the database, and the workers deliver it "
+                "as soon as the broker is back. Is it running, and is DISTRIBUTOR_BROKER_URL right?"
+            )
+
+    def wake_all(self) -> bool:
+        """Whether workers could be told."""
+        for channel, due in self.distributor.ledger.due_channels().items():
+            self.wake(channel, due)
+        return not self._broken
 
 
 def _watch(distributor: Distributor, issue: Issue, stop: threading.Event, patience: timedelta) -> None:

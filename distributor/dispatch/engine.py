@@ -53,6 +53,8 @@ class Engine:
     sent_log: SentLog | None = None
     random: Callable[[], float] = random.random
     sleep: Callable[[float], None] = time.sleep
+    #: Called with a channel as soon as there is something new to send on it.
+    wake: Callable[[str], None] = lambda _channel: None
 
 
 def placeholder_values(base_url: str, issue_id: int, token: str | None) -> Mapping[str, str]:

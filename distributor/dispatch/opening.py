@@ -156,6 +156,9 @@ def _write_channel(
 ) -> None:
     ledger, settings = engine.ledger, engine.settings
     ledger.write_destinations(issue.id, fixed, token=token, lease=settings.lease)
+    if fixed:
+        engine.wake(channel)
+    canary = engine.newsletters[issue.newsletter].canary.share
     if audience is None:
         return
     for group, within in _groups(engine.channels[channel], audience).items():
@@ -169,7 +172,9 @@ def _write_channel(
             lease=settings.lease,
             chunk=settings.chunk,
             window=window,
+            canary=canary,
         ):
+            engine.wake(channel)
             window = WINDOW
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from distributor.dispatch.canary import judge_canaries
 from distributor.dispatch.engine import Engine
 from distributor.dispatch.opening import write_audience
 from distributor.dispatch.reconciling import hold_if_set_back
@@ -35,6 +36,7 @@ def sweep(engine: Engine) -> Swept:
     ledger = engine.ledger
     recovered, troubles = take_over(engine)
     troubles += _look_for_set_backs(engine)
+    troubles += judge_canaries(engine)
     ledger.approve_overdue()
     finished = list(ledger.close_finished())  # first: what is all settled has not expired
     expired = ledger.overdue()

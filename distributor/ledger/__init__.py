@@ -4,6 +4,7 @@ Every change of a delivery's state goes through here, together with its chunk's 
 One module a story; each is a part of the one `Ledger`.
 """
 
+from distributor.ledger.canaries import Canaries, CanaryCount
 from distributor.ledger.issues import Issues, once_only
 from distributor.ledger.leases import LEASE_LOST_TEXT, Leases
 from distributor.ledger.opening import WINDOW, Opening
@@ -27,6 +28,7 @@ __all__ = [
     "LEASE_LOST_TEXT",
     "WINDOW",
     "Attempt",
+    "CanaryCount",
     "ChannelStop",
     "Lapsed",
     "LeaseLost",
@@ -40,5 +42,5 @@ __all__ = [
 ]
 
 
-class Ledger(Issues, Opening, Leases, Reports, Repairs, Restores, Upkeep):
+class Ledger(Canaries, Issues, Opening, Leases, Reports, Repairs, Restores, Upkeep):
     """The ledger in one database."""

@@ -1,5 +1,6 @@
 """Opening an issue: its audience is frozen and written down, window by window."""
 
+import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -123,8 +124,11 @@ class Opening(Tables):
         lease: timedelta,
         chunk: int,
         window: int = WINDOW,
+        canary: float = 0.0,
     ) -> int:
         """Writes the next window of an audience (deliveries and their chunks) in one transaction.
+
+        Of each window the share `canary` is due at once, and the rest held until that is judged.
 
         Returns how many deliveries it wrote; 0 when this part of the audience is complete. Resumes behind the last
         window that was committed, and renews the lease. Raises LeaseLost when another one writes this issue by now,
@@ -168,9 +172,31 @@ class Opening(Tables):
                 )
             ).one()
             if written:
-                self._add_chunks(
-                    connection, issue_id, channel, pace_group, base + 1, base + written, chunk, upto
-                )
+                first, last = base + 1, base + written
+                ahead = min(last, base + math.ceil(written * canary)) if canary else base
+                if ahead > base:
+                    self._add_chunks(
+                        connection,
+                        issue_id,
+                        channel,
+                        pace_group,
+                        first,
+                        ahead,
+                        chunk,
+                        upto if ahead == last else None,
+                    )
+                if ahead < last:
+                    self._add_chunks(
+                        connection,
+                        issue_id,
+                        channel,
+                        pace_group,
+                        ahead + 1,
+                        last,
+                        chunk,
+                        upto,
+                        held=bool(canary),
+                    )
             if not base:
                 self.database.analyze(connection, issue_id)
             return int(written)

@@ -57,8 +57,10 @@ class Tables:
         hi: int,
         size: int,
         upto: int | None,
+        *,
+        held: bool = False,
     ) -> None:
-        now = self.database.now(connection)
+        now = None if held else self.database.now(connection)
         connection.execute(
             insert(chunks),
             [
@@ -70,6 +72,7 @@ class Tables:
                     "hi": min(start + size - 1, hi),
                     "upto": upto if start + size > hi else None,
                     "due_at": now,
+                    "held": held,
                     "pending": min(start + size - 1, hi) - start + 1,
                     **dict.fromkeys(("sending", "sent", "failed", "unconfirmed", "skipped"), 0),
                 }

@@ -18,6 +18,8 @@ from zoneinfo import ZoneInfo
 import psycopg
 from sqlalchemy.engine import make_url
 
+from distributor.db import Database
+
 from .processes import ChaosError, Process, SinkProcess, holds_a_chunk, open_intents, stop, wait_until
 from .proxy import Proxy
 
@@ -123,7 +125,9 @@ class World:
             stack.callback(self.sink.close)
             stack.callback(self._end_all)
             self.projects = [self._make_project(number) for number in range(self.setup.hosts)]
-            self.run("db", "upgrade")
+            database = Database(self.database_url)
+            stack.callback(database.close)
+            database.upgrade()
             self.sql(READERS, 20, 20, self.setup.readers)
             self.sink.ask(delay=self.setup.delay)
             self._stack = stack.pop_all()
@@ -232,7 +236,9 @@ class World:
 
     def kill_child(self, worker: Process) -> None:
         """SIGKILL to one process of its pool: one that holds a chunk, when there is one."""
-        children = [pid for pid in worker.children if holds_a_chunk([pid])] or worker.children
+        children = [pid for pid in worker.children if holds_a_chunk([pid])]
+        if not children:
+            return  # it has just given its chunks back
         pid = self.random.choice(children)
         with suppress(ProcessLookupError):
             stop(pid)
