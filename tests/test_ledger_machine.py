@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
-from fakes import BOTH, DAY, LEASE, World, make_world, migrated_database, outcome_of
+from fakes import BOTH, DAY, LEASE, make_world, migrated_database, outcome_of
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -43,30 +43,28 @@ ENDS = (
     DeliveryState.UNCONFIRMED,
     DeliveryState.PENDING,
 )
+#: Two arrows in one transaction: given back, and looked at again, by when its reader had left.
+GIVEN_BACK_AND_SKIPPED = (DeliveryState.SENDING, DeliveryState.SKIPPED)
 Key = tuple[int, int]
 T = TypeVar("T")
 
+_NUMBERS = select(attempts.c.issue_id, attempts.c.seq, attempts.c.number).order_by(*attempts.primary_key)
+
 
 class Moves:
-    """Watches the rows: every change of state between two looks must be one arrow, or a path of them."""
+    """Watches the rows: every change of state between two looks must be an arrow."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self) -> None:
         self.seen: dict[Key, DeliveryState] = {}
 
-    def look(self) -> None:
-        """Every change since the last look is one arrow."""
-        now = self.read()
-        assert self.seen.keys() <= now.keys()
+    def look(self, rows: Mapping[Key, Any]) -> None:
+        assert self.seen.keys() <= rows.keys()
+        now = {key: DeliveryState(row.state) for key, row in rows.items()}
         for key, state in now.items():
             old = self.seen.get(key, DeliveryState.PENDING)
-            assert state is old or state in LEGAL_MOVES[old], f"{key}: {old} → {state}"
+            legal = state is old or state in LEGAL_MOVES[old] or (old, state) == GIVEN_BACK_AND_SKIPPED
+            assert legal, f"{key}: {old} → {state}"
         self.seen = now
-
-    def read(self) -> dict[Key, DeliveryState]:
-        with self.world.database.read() as connection:
-            query = select(deliveries.c.issue_id, deliveries.c.seq, deliveries.c.state)
-            return {(row[0], row[1]): DeliveryState(row[2]) for row in connection.execute(query)}
 
 
 @dataclass(eq=False)
@@ -90,7 +88,7 @@ class Worker:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Workers, sweepers and a person, one after the other, over up to three issues."""
+    """Workers, sweepers and a person, one after the other, over up to two issues."""
 
     database: Database
 
@@ -98,7 +96,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin_anew(self) -> None:
         self.world = make_world(self.database, chunk=2)
         self.world.subscribe(*NAMES)
-        self.moves = Moves(self.world)
+        self.moves = Moves()
         self.issues: list[Issue] = []
         self.workers: list[Worker] = []
         #: What really went out: a delivery under one resend number at most once, unless the policy was to resend.
@@ -106,7 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.by_policy: set[tuple[Key, int]] = set()
         self.open()
 
-    @precondition(lambda self: len(self.issues) < 3)
+    @precondition(lambda self: len(self.issues) < 2)
     @rule()
     def open(self) -> None:
         number = len(self.issues)
@@ -115,7 +113,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     @precondition(lambda self: len(self.workers) < 3)
-    @rule(size=st.integers(1, 2))
+    @rule(size=st.sampled_from([2, 2, 1]))
     def lease(self, size: int) -> None:
         chunk = self.world.ledger.lease("email", f"worker:{len(self.workers)}", LEASE)
         if chunk:
@@ -129,6 +127,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def note(self, data: st.DataObject) -> None:
         """A message is handed over: begun, and mostly ended, in the journal and not yet in the ledger."""
         worker = data.draw(st.sampled_from(self.workers))
+        self.hand_over(data, worker, ends=data.draw(st.booleans()))
+
+    def hand_over(self, data: st.DataObject, worker: Worker, *, ends: bool) -> None:
         if not worker.open or not self.holds(worker):
             return  # a lane whose lease is over, by its own clock, begins no message
         delivery = worker.open[0]
@@ -136,7 +137,7 @@ class LedgerMachine(RuleBasedStateMachine):
             delivery.identity, Progress(delivery.parts_sent, delivery.receipts)
         )
         self.went[key(delivery), delivery.identity.resend] += 1
-        if data.draw(st.booleans()):
+        if ends:
             self.end(worker, outcome(data, delivery))
 
     @precondition(lambda self: self.workers)
@@ -155,11 +156,21 @@ class LedgerMachine(RuleBasedStateMachine):
             self.went[key(ended.delivery), ended.delivery.identity.resend] -= 1
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), size=st.integers(1, 2), lost=st.booleans())
-    def next_slice(self, data: st.DataObject, size: int, lost: bool) -> None:
+    @rule(data=st.data(), size=st.integers(1, 2))
+    def next_slice(self, data: st.DataObject, size: int) -> None:
+        self.send_and_turn(data, size, lost=False)
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), size=st.integers(1, 2))
+    def next_slice_without_an_answer(self, data: st.DataObject, size: int) -> None:
+        self.send_and_turn(data, size, lost=True)
+
+    def send_and_turn(self, data: st.DataObject, size: int, *, lost: bool) -> None:
         worker = data.draw(st.sampled_from(self.workers))
         if self.under_way(worker):
             return
+        for _message in range(data.draw(st.integers(0, 2))):
+            self.hand_over(data, worker, ends=True)
         unused = worker.open
         again = min((each.identity.seq for each in unused), default=worker.last + 1) - 1
         self.turn(worker, [Postponed(delivery=each) for each in unused], size, after=again, lost=lost)
@@ -267,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         """As without journals: what ran out is in doubt."""
-        self.moves.look()
+        self.moves.look(self.rows())
         sweep(self.world.engine)
 
     # ── a person ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,33 +324,22 @@ class LedgerMachine(RuleBasedStateMachine):
     # ── what holds at every moment ───────────────────────────────────────────────────────────────────────────────
 
     @invariant()
-    def nothing_is_lost_and_every_move_is_legal(self) -> None:
+    def what_always_holds(self) -> None:
         if not hasattr(self, "world"):
             return
         for issue in self.issues:
             assert self.world.check_sum(issue).planned <= len(NAMES)
-        self.moves.look()
+        rows = self.rows()
+        self.moves.look(rows)
         assert all(times <= 1 or sent in self.by_policy for sent, times in self.went.items())
-
-    @invariant()
-    def attempts_are_numbered_without_gaps(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        query = select(attempts.c.issue_id, attempts.c.seq, attempts.c.number).order_by(*attempts.primary_key)
-        numbers: dict[Key, list[int]] = {}
-        with self.world.database.read() as connection:
-            for issue_id, seq, number in connection.execute(query):
-                numbers.setdefault((issue_id, seq), []).append(number)
-        for name, row in self.rows().items():
-            assert numbers.get(name, []) == list(range(1, row.attempts + 1))
-
-    @invariant()
-    def nothing_is_being_sent_without_a_lease(self) -> None:
-        if not hasattr(self, "world"):
-            return
         with self.world.database.read() as connection:
             free = select(chunks.c.id).where(chunks.c.lease_token.is_(None), chunks.c.sending > 0)
-            assert connection.execute(free).all() == []
+            assert connection.execute(free).all() == [], "being sent by nobody"
+            numbers: dict[Key, list[int]] = {}
+            for issue_id, seq, number in connection.execute(_NUMBERS):
+                numbers.setdefault((issue_id, seq), []).append(number)
+        for name, row in rows.items():
+            assert numbers.get(name, []) == list(range(1, row.attempts + 1))
 
     def rows(self) -> Mapping[Key, Any]:
         """All rows of deliveries, by issue and number."""
@@ -389,11 +389,11 @@ def test_in_any_order(database: Database) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=20 if database.sqlite else 6,
+            max_examples=20 if database.sqlite else 5,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,
-            phases=[Phase.generate],
+            phases=[Phase.generate],  # a failure is shown as it is: making it smaller takes minutes
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOOK_EVERY, WINDOW = 1.0, 20.0
 #: Up to so many deliveries the rows of an issue are read for the rate; of a larger one the counters, twice.
 SMALL = 20_000
+GOING = frozenset({IssueState.OPENING, IssueState.SENDING})
 COLUMNS = ("planned", "sent", "failed", "skipped", "unconfirmed", "open", "rate", "ETA")
 GROUP_COLUMNS = ("sent", "failed", "unconfirmed", "open", "retrying", "throttled", "rate")
 
@@ -67,7 +68,7 @@ class View:
 
     @property
     def going(self) -> bool:
-        return self.issue.state in {IssueState.OPENING, IssueState.SENDING}
+        return self.issue.state in GOING
 
     @property
     def over(self) -> bool:
@@ -130,10 +131,8 @@ def look(distributor: Distributor, issue_id: int, rates: Mapping[str, float] | N
     ledger = distributor.ledger
     issue, at = ledger.issue(issue_id), ledger.moment()
     left = issue.expires_at - at
-    lines = {
-        name: line_of(tally, (rates or {}).get(name), left)
-        for name, tally in ledger.tallies(issue_id).items()
-    }
+    going = (rates or {}) if issue.state in GOING else {}
+    lines = {name: line_of(tally, going.get(name), left) for name, tally in ledger.tallies(issue_id).items()}
     return View(issue=issue, at=at, lines=lines, stops=ledger.stopped_channels())
 
 
@@ -176,7 +175,7 @@ def rows_of(view: View) -> Iterator[Sequence[object]]:
     for name, line in [*named, ("total", view.total)] if len(named) > 1 else named:
         tally = line.tally
         numbers = (tally.planned, tally.sent, tally.failed, tally.skipped, tally.unconfirmed, line.open)
-        yield (name, *numbers, _rate(line.rate), _time(line.eta))
+        yield (name, *numbers, _rate(line.rate) if line.open else "", _time(line.eta))
 
 
 def notes_of(distributor: Distributor, view: View) -> Iterator[str]:
@@ -211,10 +210,10 @@ def _stopped(stop: ChannelStop, at: datetime) -> str:
 
 
 def _rate(rate: float | None) -> str:
-    """Three digits are enough."""
+    """Few digits are enough."""
     if rate is None:
         return ""
-    return f"{rate:.0f}/s" if rate >= 100 else f"{rate:.1f}/s" if rate >= 10 or not rate else f"{rate:.2g}/s"
+    return f"{rate:.0f}/s" if rate >= 100 or not rate else f"{rate:.1f}/s" if rate >= 1 else f"{rate:.2g}/s"
 
 
 def _time(seconds: float | None) -> str:
@@ -378,7 +377,7 @@ def _in_a_line(view: View, channel: str) -> str:
         f"{settled(tally)} of {tally.planned} settled",
         *(f"{getattr(tally, name)} {name}" for name in ("sent", "failed", "skipped", "unconfirmed")),
         f"{line.open} open",
-        *([_rate(line.rate)] if line.rate is not None else []),
+        *([_rate(line.rate)] if line.rate is not None and line.open else []),
         *([f"ETA {_time(line.eta)}"] if line.eta is not None else []),
         *([f"{line.misses} will miss the deadline"] if line.misses else []),
     ]

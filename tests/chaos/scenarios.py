@@ -206,6 +206,19 @@ def kill_parents(world: World, times: int) -> None:
     _repeat(world, times, orphan)
 
 
+def kill_opener(world: World, _times: int) -> None:
+    """SIGKILL to `distributor send` while it writes the audience down: a sweep goes on behind its last window."""
+    for _ in range(world.setup.workers):
+        world.start_worker()
+    world.start_beat()
+    opener = world.start("send", "issue", "--wait", "1s")
+    begun = "SELECT 1 FROM issues WHERE state = 'opening' AND EXISTS (SELECT 1 FROM deliveries)"
+    wait_until(lambda: bool(world.sql(begun)), 30, every=0.005)
+    opener.kill()
+    world.toll.kills += 1
+    world.toll.hits += len(world.sql("SELECT 1 FROM issues WHERE state = 'opening'"))
+
+
 def kill_beats(world: World, times: int) -> None:
     """SIGKILL to a beat."""
     world.begin()
@@ -389,6 +402,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "kill-worker": Scenario(kill_workers, 20),
     "kill-worker-resend": Scenario(kill_workers, 20, 3, setup={"on_unconfirmed": "resend"}),
     "kill-child": Scenario(kill_children, 20, 3),
+    "kill-opener": Scenario(kill_opener, 1, 1, setup={"readers": 30_000, "delay": 0.0, "chunk": 500}),
     "kill-beat": Scenario(kill_beats, 5, setup={"beats": 2}),
     "sigterm": Scenario(terminate_workers, 10, 3),
     "freeze-worker": Scenario(freeze_workers, 5, 1),
