@@ -55,6 +55,7 @@ def build(
     database = Database(database_url(settings), clock=clock)
     ledger, audience, notices = Ledger(database), Audience(database), Notices(database)
     channels = load_channels(settings, route_channels(settings))
+    sent_log = SentLog(settings.path(settings.engine.journal) / "sent") if settings.engine.journal else None
     engine = Engine(
         ledger=ledger,
         audience=audience,
@@ -65,9 +66,7 @@ def build(
         settings=settings.engine,
         base_url=settings.web.base_url,
         journals=Journals(settings.path(settings.engine.journal)) if settings.engine.journal else None,
-        sent_log=SentLog(settings.path(settings.engine.journal) / "sent")
-        if settings.engine.journal
-        else None,
+        sent_log=sent_log,
         wake=wake,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
@@ -77,7 +76,7 @@ def build(
         alerts,
         folder=lambda newsletter: settings.path(newsletter.posts),
         check=lambda: wrong(settings, database),
-        forget=lambda: forget(settings.retention, ledger, audience, notices),
+        forget=lambda: forget(settings.retention, ledger, audience, notices, sent_log),
     )
     return Distributor(
         settings=settings,
@@ -143,13 +142,17 @@ def wrong(settings: Settings, database: Database) -> Sequence[str]:
     ]
 
 
-def forget(retention: Retention, ledger: Ledger, audience: Audience, notices: Notices) -> None:
-    """Drops what is older than each table may keep."""
+def forget(
+    retention: Retention, ledger: Ledger, audience: Audience, notices: Notices, sent_log: SentLog | None
+) -> None:
+    """Drops what is older than each table, and this host's sent log, may keep."""
     ledger.forget(
         deliveries_after=retention.deliveries, attempts_after=retention.attempts, ticks_after=retention.ticks
     )
     audience.forget_events(retention.events)
     notices.forget(retention.notices)
+    if sent_log:
+        sent_log.forget(datetime.now(UTC) - retention.deliveries)
 
 
 @contextmanager

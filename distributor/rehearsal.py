@@ -31,8 +31,10 @@ def into_sandbox(settings: Settings, sandbox: Sandbox, database: Path) -> Settin
         update={
             "database": Database(url=SecretStr(f"sqlite:///{database}")),
             "broker": settings.broker.model_copy(update={"url": SecretStr("")}),
+            # The real sent log must not learn of what nobody received.
+            "engine": settings.engine.model_copy(update={"journal": str(database.parent / "journal")}),
             "email": settings.email.model_copy(
-                update={"smtp": Smtp(host="127.0.0.1", port=sandbox.smtp_port)}
+                update={"smtp": Smtp(host="127.0.0.1", port=sandbox.smtp_port), "relays": ()}
             ),
             "telegram": telegram,
             "wecom": settings.wecom.model_copy(update={"api": sandbox.url}),

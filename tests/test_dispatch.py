@@ -332,7 +332,8 @@ class TestMigratedChats:
         issue = world.ledger.issues()[0]
         assert world.states(issue) == {"-1002": "sent"}
         assert [each.address for each in world.audience.listing("daily")] == ["-1002"]
-        assert world.log(issue)["-1002"].tries == 1
+        # Being sent elsewhere uses up a try: from place to place for ever must come to an end.
+        assert world.log(issue)["-1002"].tries == (1 if isinstance(answer, Receipt) else 2)
 
     def test_a_place_that_is_known_already_is_no_trouble(self, database: Database) -> None:
         world = self.sent(database, self.MOVED, "-1", "-1002")

@@ -358,6 +358,20 @@ class TestTakenOver:
         }
         world.check_sum(issue)
 
+    def test_a_journal_that_is_found_later_still_proves(
+        self, world: World, journals: Journals, tmp_path: Path
+    ) -> None:
+        issue = crash_at_bob(world)
+        elsewhere = replace(world.engine, journals=Journals(tmp_path / "elsewhere"))
+        world.clock.forward(2 * LEASE)
+        assert sweep(elsewhere).recovered == 1
+        assert world.states(issue) == dict.fromkeys(NAMES, "unconfirmed")
+        assert sweep(world.engine).recovered == 0
+        assert world.states(issue) == dict.fromkeys(NAMES, "unconfirmed") | {"ann": "sent"}
+        assert world.log(issue)[ANN].receipts == ("id-1",)
+        assert left_over(journals) == []
+        world.check_sum(issue)
+
     def test_a_lease_that_ran_out_and_nobody_took_is_no_loss(
         self, world: World, journals: Journals, one_clock: Callable[[World], None]
     ) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from sqlalchemy import select
 
 from distributor.db import Database, attempts, chunks, deliveries
 from distributor.dispatch import sweep
+from distributor.errors import RequestRefused
 from distributor.journal import Progress, Record, record_of
 from distributor.ledger import LeaseLost, Postponed, ResendRequest, Slice
 from distributor.model import (
@@ -34,6 +36,7 @@ from distributor.model import (
     Outcome,
     ResendScope,
     SkipReason,
+    SuppressionReason,
 )
 
 NAMES = ("ann", "bob", "cy", "dora", "eve")
@@ -286,6 +289,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def leave(self, name: str) -> None:
         self.world.leave(name)
+
+    @rule(name=st.sampled_from(NAMES), suppressed=st.booleans())
+    def suppress(self, name: str, suppressed: bool) -> None:
+        address = self.world.address(name)
+        if suppressed:
+            self.world.audience.suppress("email", address, SuppressionReason.MANUAL)
+            return
+        with suppress(RequestRefused):  # it was not
+            self.world.audience.unsuppress("email", address)
 
     @precondition(lambda self: self.issues)
     @rule(

@@ -183,6 +183,7 @@ class Lane:
         except LeaseLost as error:
             log.warning("lease_lost %s", error)
             self._let_go(hold)
+            self._messages.clear()  # what is known of the issues may be of a database that was set back meanwhile
             return None
         except BaseException:
             self._let_go(hold, keep=True)
@@ -265,6 +266,10 @@ class Lane:
                 self.ledger.finish(hold.chunk, sent.outcomes, sent.unused, self.engine.worker)
             except LeaseLost:
                 self.ledger.settle_late(map(record_of, sent.outcomes), self.engine.worker)
+                if (
+                    self.policy.on_unconfirmed == "hold"
+                ):  # else a successor may have made them pending again, on purpose
+                    self._remember(hold, sent)
                 raise
         except ServiceDown as error:
             log.warning("ledger_unreachable outcomes=%s waiting to write them: %s", len(sent.outcomes), error)
@@ -275,6 +280,9 @@ class Lane:
     def _written(self, hold: Hold, sent: Sent) -> None:
         """The ledger has it for good: the journal may forget it, and the sent log must not."""
         hold.journal.reset()
+        self._remember(hold, sent)
+
+    def _remember(self, hold: Hold, sent: Sent) -> None:
         if self.engine.sent_log:
             self.engine.sent_log.append(self._issues[hold.chunk.issue_id], sent.outcomes)
 
@@ -392,6 +400,7 @@ class Lane:
             return self._channel_trouble(error, attempt.way.relay)
         if isinstance(error, Unavailable) and error.new_address:
             attempt.new_address = error.new_address
+            error.counts = True  # an address that sends us from place to place must come to an end
         decision = decide(
             error,
             tries=delivery.tries,

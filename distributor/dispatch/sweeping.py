@@ -67,7 +67,7 @@ def _look_for_set_backs(engine: Engine) -> list[str]:
         try:
             told = hold_if_set_back(engine, issue)
         except SentLogBroken as error:
-            told = f"{error}\nNobody can tell whether the database was set back; look at the file, then move it away."
+            told = str(error)
         found += [told] if told else []
     return found
 
@@ -87,6 +87,8 @@ def take_over(engine: Engine) -> tuple[int, list[str]]:
         outcomes = engine.ledger.recover(
             lease, known, resend=engine.policies[lease.chunk.channel].on_unconfirmed == "resend"
         )
+        if engine.sent_log:
+            engine.sent_log.append(engine.ledger.issue(lease.chunk.issue_id), outcomes)
         doubtful = sum(outcome.code == "lease" for outcome in outcomes)
         log.warning(
             "lease_taken_over chunk=%s issue=%s channel=%s in_doubt=%s",

@@ -48,6 +48,8 @@ SELECT id, 'ai-daily', 'active', substr(md5(id::text || random()::text), 1, 22),
 #: What PostgreSQL of the tests has switched off stays on here: it is killed.
 UNSAFE = {"fsync=off", "full_page_writes=off", "max_connections=50"}
 LEASE = 4  # seconds
+#: Words of a log that stand for a bug.
+UNFORESEEN = ("raised unexpected", "Exception in thread", "Unrecoverable error")
 #: Seconds within which processes must be ready, and the first mail must arrive.
 PATIENCE = 60.0
 
@@ -301,12 +303,9 @@ class World:
         ]
 
     def unexpected(self) -> list[str]:
-        """What our processes said that nobody foresaw: tasks that raised, tracebacks."""
-        found = []
-        for log in sorted(self.root.glob("*.log")):
-            lines = log.read_text("utf-8", "replace").splitlines()
-            found += [f"{log.name}: {line}" for line in lines if "raised unexpected" in line]
-        return found
+        """What nobody foresaw: tasks that raised, processes that ended by themselves."""
+        ended = [process.name for process in (*self.workers, *self.beats) if not process.running]
+        return [*self.lines(*UNFORESEEN), *(f"{name}: has ended by itself" for name in ended)]
 
     def lines(self, *words: str) -> list[str]:
         """Lines of all logs that hold one of the words."""
