@@ -401,7 +401,7 @@ def test_in_any_order(database: Database) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=20 if database.sqlite else 5,
+            max_examples=45 if database.sqlite else 12,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     case,
     func,
@@ -234,11 +235,16 @@ class Reports(Tables):
         limit: int = 100,
     ) -> Sequence[LogEntry]:
         """Deliveries with their attempts, in order of their number within the issue; of all issues for one address."""
-        query = select(deliveries).order_by(deliveries.c.issue_id, deliveries.c.seq).limit(limit)
+        query = select(deliveries).limit(limit)
+        wanted = list(states)
         if issue_id is not None:
             query = query.where(deliveries.c.issue_id == issue_id, deliveries.c.seq > after)
-        if states := list(states):
-            query = query.where(deliveries.c.state.in_(states))
+        if wanted:
+            query = query.where(deliveries.c.state.in_(wanted))
+        if wanted and issue_id is not None and not address:
+            query = _in_chunks_with(query, issue_id, wanted, after)
+        else:
+            query = query.order_by(deliveries.c.issue_id, deliveries.c.seq)
         if channel:
             query = query.where(deliveries.c.channel == channel)
         if address:
@@ -317,3 +323,20 @@ def _sum_small(rows: Sequence[Any], kept: set[str]) -> Sequence[_Summed]:
         before = summed.get(key, (0,) * len(numbers))
         summed[key] = tuple(map(sum, zip(before, map(int, numbers), strict=True)))
     return sorted(summed.items(), key=lambda item: (item[0][0] == OTHERS, -sum(item[1][:4]), item[0]))
+
+
+def _in_chunks_with(
+    query: Select[Any], issue_id: int, states: Collection[DeliveryState], after: int
+) -> Select[Any]:
+    """Looks only into the chunks whose counters say that somebody is in one of the states: rows have no such index."""
+    some = (
+        select(chunks.c.lo, chunks.c.hi)
+        .where(
+            chunks.c.issue_id == issue_id,
+            chunks.c.hi > after,
+            or_(*(chunks.c[state] > 0 for state in states)),
+        )
+        .subquery("some")
+    )
+    within = and_(deliveries.c.seq >= some.c.lo, deliveries.c.seq <= some.c.hi)
+    return query.join(some, within).order_by(some.c.lo, deliveries.c.seq)

@@ -291,8 +291,8 @@ def crash_database(world: World, times: int) -> None:
 def lose_answers(world: World, _times: int) -> None:
     """The database does what it is asked, and now and then the answer and the connection are lost."""
     world.begin()
-    world.proxy.share, world.proxy.commits = 0.01, 0.2
-    wait_until(lambda: not world.going, LONGEST)
+    world.proxy.share, world.proxy.commits = 0.005, 0.1
+    wait_until(lambda: not world.going, 60)
     world.proxy.share = world.proxy.commits = 0.0
     world.toll.kills = world.proxy.cut
 
