@@ -19,6 +19,7 @@ import mmap
 import os
 import secrets
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ LENGTH = struct.Struct("<Q")
 #: Bytes kept for a slice, and for each of its deliveries: its begin (one a part), its end with the server's words.
 SPARE, ROOM = 16_384, 2048
 LONGEST_TEXT = 500  # characters; three bytes each at most. RFC 5321 allows a line of 512
+LONGEST_ID = 120  # a provider's id, a code
+#: Seconds after which an empty file is not one that is being made, but one whose maker was killed.
+BEING_MADE = 60
 SUFFIX = ".journal"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -189,7 +193,11 @@ class Journals:
         """
         path = self._path(token)
         try:
+            if not path.stat().st_size:
+                return []
             with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+                if not any(content[: len(MAGIC)]):
+                    return []  # its maker was killed before it began
                 if content[: len(MAGIC)] != MAGIC:
                     raise JournalBroken(f"{path}: not a journal of this version")
                 content[REVOKED_AT] = 1
@@ -221,7 +229,8 @@ def _is_free(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.fstat(file.fileno()).st_size > 0
+            found = os.fstat(file.fileno())
+            return found.st_size > 0 or time.time() - found.st_mtime > BEING_MADE
     except OSError:
         return False
 
@@ -252,13 +261,13 @@ def as_json(outcome: Outcome) -> str:
     identity, text = outcome.delivery.identity, outcome.text[:LONGEST_TEXT]
     if "\0" in text:
         text = text.replace("\0", "")  # PostgreSQL's text holds none
-    receipts = ",".join(map(quoted, outcome.receipts))
+    receipts = ",".join(quoted(receipt[:LONGEST_ID]) for receipt in outcome.receipts)
     rest = "" if outcome.state is DeliveryState.SENT and not outcome.new_address else _rest(outcome)
     return (
         f'{{"issue_id":{identity.issue_id},"seq":{identity.seq},"resend":{identity.resend},'
         f'"state":"{outcome.state._value_}","started_at":"{outcome.started_at.isoformat()}",'
         f'"duration_ms":{outcome.duration_ms},"parts_sent":{outcome.parts_sent},"receipts":[{receipts}],'
-        f'"code":{quoted(outcome.code)},"text":{quoted(text)},"relay":{quoted(outcome.relay)}{rest}}}'
+        f'"code":{quoted(outcome.code[:LONGEST_ID])},"text":{quoted(text)},"relay":{quoted(outcome.relay)}{rest}}}'
     )
 
 

@@ -94,6 +94,12 @@ def known_pattern(value: str) -> str:
     return value
 
 
+def domain_name(value: str) -> str:
+    """Domains are written in any case, and compared in lower case."""
+    return value.strip().lower()
+
+
+Domain = Annotated[str, AfterValidator(domain_name), Field(min_length=1)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 LocalTime = Annotated[time, BeforeValidator(parse_local_time)]
 Zone = Annotated[str, AfterValidator(known_zone)]
@@ -162,14 +168,18 @@ class MailRelay(Smtp):
     weight: int = Field(1, ge=1, le=1000, description="its share of what several relays may carry")
     rate: float = Field(0, ge=0, description="messages a second through it over all workers; 0: no limit")
     daily_cap: int = Field(0, ge=0, description="deliveries a day (UTC); 0: no cap")
-    domains: tuple[str, ...] = Field((), description="recipient domains that it alone carries")
+    domains: tuple[Domain, ...] = Field((), description="recipient domains that it alone carries")
+
+
+#: What the relay of `[email.smtp]` is called.
+ONLY_RELAY = "smtp"
 
 
 class DomainGroup(Frozen):
     """`[[email.domains]]`: recipient domains of one provider, which share a limit."""
 
     name: Name
-    domains: tuple[str, ...] = Field(min_length=1)
+    domains: tuple[Domain, ...] = Field(min_length=1)
     rate: float = Field(
         0, ge=0, description="messages a second over all workers; 0: none until it slows us down"
     )
@@ -206,7 +216,7 @@ class EmailSettings(Frozen):
     @property
     def all_relays(self) -> tuple[MailRelay, ...]:
         """The relays of `[[email.relays]]`; without any, the one of `[email.smtp]`, under the name "smtp"."""
-        return self.relays or (MailRelay(name="smtp", **dict(self.smtp)),)
+        return self.relays or (MailRelay(name=ONLY_RELAY, **dict(self.smtp)),)
 
     @model_validator(mode="after")
     def names_are_their_own(self) -> "EmailSettings":

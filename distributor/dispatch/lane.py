@@ -6,7 +6,8 @@ next intent. Message by message its journal says what is under way, so that `kil
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,10 @@ STOP_FIRST, STOP_LONGEST = timedelta(seconds=5), timedelta(minutes=5)
 THROTTLE_WAIT = timedelta(seconds=60)
 #: Seconds a stopping worker goes on trying to write down what it knows, while the database is away.
 STOP_PATIENCE = 10.0
+#: Seconds a lane waits for a permit with a chunk in its hands.
+PERMIT_PATIENCE = 0.1
+#: Seconds a lane without a chunk waits for one that is due soon, instead of ending.
+IDLE_PATIENCE = 2.0
 #: Seconds a lane sleeps at least for permits: then several are there, and a call brings a batch.
 PERMIT_NAP = 0.02
 
@@ -138,13 +143,27 @@ class Lane:
     def _run(self) -> None:
         with ExitStack() as stack:
             self.ways = Ways(self.engine, self.channel, stack)
-            while self._may_go_on() and (hold := self._take()):
+            stack.callback(self.ways.choose_anew)  # what was taken of a daily cap and not used goes back
+            while self._may_go_on():
+                hold = self._take()
+                if hold is None:
+                    if self._nothing_soon():
+                        return
+                    continue
                 halt = self._work(hold)
                 if halt is None:
-                    continue  # it was taken from us
+                    continue  # it is in other hands
                 self._give_up(hold, halt)
                 if halt.stop_lane:
                     return
+
+    def _nothing_soon(self) -> bool:
+        """False after a nap: something will be due soon, and a drain that ends now would come back too late for it."""
+        wait = self.ledger.due_in(self.channel.name)
+        if wait is None or wait > IDLE_PATIENCE:
+            return True
+        self.engine.sleep(max(wait, PERMIT_NAP))
+        return False
 
     def _may_go_on(self) -> bool:
         return not self.stop.is_set() and time.monotonic() < self.deadline
@@ -154,17 +173,17 @@ class Lane:
     def _take(self) -> Hold | None:
         """The next chunk, with a journal for it."""
         journals, lease = self.engine.journals, self.engine.settings.lease
-        asked_at = clock()
-        chunk = self.ledger.lease(
-            self.channel.name, self.engine.worker, lease, host=journals.host if journals else None
-        )
-        if chunk is None:
-            return None
+        asked_at, chunk = clock(), None
         try:
+            host = journals.host if journals else None
+            chunk = self.ledger.lease(self.channel.name, self.engine.worker, lease, host=host)
+            if chunk is None:
+                return None
             journal = journals.open(chunk.token, self.engine.settings.slice) if journals else NoJournal()
         except JournalBroken as error:
             self._stop(self.channel.name, str(error))
-            self.ledger.release(chunk)
+            if chunk:
+                self.ledger.release(chunk)
             return None
         hold = Hold(chunk, journal, asked_at, lease)
         self.keeper.keep(hold)
@@ -176,10 +195,14 @@ class Lane:
             self._know(hold.chunk.issue_id)
             self.ways.choose_anew()
             return self._send_chunk(hold)
-        except (SentLogBroken, JournalBroken) as error:
-            # Nothing is lost: what was sent is in the ledger, or in the journal as far as it could be written.
+        except SentLogBroken as error:  # the ledger has it all
             self._stop(self.channel.name, str(error))
             return Halt(stop_lane=True)
+        except JournalBroken as error:
+            # What was sent may stand nowhere else: the sweeper takes it over, as if this process had ended.
+            self._stop(self.channel.name, str(error))
+            self._let_go(hold, keep=True)
+            return None
         except LeaseLost as error:
             log.warning("lease_lost %s", error)
             self._let_go(hold)
@@ -291,25 +314,39 @@ class Lane:
     def _send_slice(self, hold: Hold, deliveries: Sequence[Delivery]) -> Sent:
         until = time.monotonic() + SLICE_AGE
         self._walls = self._blocked(deliveries)
-        ready, sent = self._ready(deliveries)
-        for position, attempt in enumerate(ready):
-            if wall := self._wall(attempt.delivery):
-                sent.unused.append(Postponed(delivery=attempt.delivery, due_in=wall))
-                continue
-            following = ready[position + 1] if position + 1 < len(ready) else None
-            halt = self._permit(attempt.way, len(ready) - position, until)
-            result = halt or self._attempt(hold, attempt, following)
+        queue, sent = self._ready(deliveries)
+        self._take_out_walled(queue, sent)
+        while queue:
+            attempt = queue[0]
+            result: Outcome | Halt | None = self._permit(attempt.way, queue, until)
+            if result is None:
+                result = self._attempt(hold, attempt, queue[1] if len(queue) > 1 else None)
             if isinstance(result, Halt):
                 sent.halt = result
-                sent.unused += [Postponed(delivery=item.delivery) for item in ready[position:]]
+                sent.unused += [Postponed(delivery=item.delivery) for item in queue]
                 break
+            queue.popleft()
             sent.outcomes.append(result)
             sent.noted.append(attempt.noted)
+            if result.state is not DeliveryState.SENT:
+                self._take_out_walled(queue, sent)
         return sent
 
-    def _ready(self, deliveries: Sequence[Delivery]) -> tuple[Sequence[Try], Sent]:
+    def _take_out_walled(self, queue: "deque[Try]", sent: Sent) -> None:
+        """Those whose domain is not to be tried go back before one of them is announced, or given a permit."""
+        if not self._walls:
+            return
+        walled = [item for item in queue if self._wall(item.delivery)]
+        sent.unused += [
+            Postponed(delivery=item.delivery, due_in=self._wall(item.delivery)) for item in walled
+        ]
+        for item in walled:
+            queue.remove(item)
+
+    def _ready(self, deliveries: Sequence[Delivery]) -> "tuple[deque[Try], Sent]":
         """Those that have a way out now; the others go back with a time, or all of them when the relay is not there."""
-        ready, sent = [], Sent()
+        ready: deque[Try] = deque()
+        sent = Sent()
         for delivery in deliveries:
             try:
                 ready.append(Try(delivery, self._parcels(delivery), self.ways.find(delivery.recipient)))
@@ -317,7 +354,7 @@ class Lane:
                 sent.unused.append(Postponed(delivery=delivery, due_in=error.wait))
             except SendError as error:
                 halt = self._channel_trouble(error, self.ways.last_tried)
-                return [], Sent(unused=[Postponed(delivery=each) for each in deliveries], halt=halt)
+                return deque(), Sent(unused=[Postponed(delivery=each) for each in deliveries], halt=halt)
         return ready, sent
 
     def _blocked(self, deliveries: Sequence[Delivery]) -> dict[str, timedelta]:
@@ -330,21 +367,21 @@ class Lane:
         """How long the recipient's domain is not to be tried; asked anew with each slice."""
         return self._walls.get(self.channel.domain_key(delivery.recipient)) if self._walls else None
 
-    def _permit(self, way: Way, wanted: int, until: float) -> Halt | None:
+    def _permit(self, way: Way, queue: "Collection[Try]", until: float) -> Halt | None:
         """Takes one permit, with more in advance when there are; None, or why the slice ends here."""
         if self.stop.is_set() or time.monotonic() >= until:
             return AGAIN
         while not way.permits:
+            wanted = sum(item.way is way for item in queue) or 1
             granted, wait = self.engine.pacer.reserve(way.limits, wanted)
             if granted and not (granted := self.ways.within_cap(way, granted)):
-                return Halt(
-                    due_in=timedelta(0)
-                )  # the relay's day is used up: the next chunk finds another one
+                return AT_ONCE  # the relay's day is used up: the next chunk finds another one
             way.permits = granted
             if granted:
                 break
-            if time.monotonic() + wait >= until:
-                return Halt(due_in=timedelta(seconds=wait)) if wait > SLICE_AGE else AGAIN
+            if wait > PERMIT_PATIENCE or time.monotonic() + wait >= until:
+                # Another chunk's turn: one that must be slow holds no lane.
+                return Halt(due_in=timedelta(seconds=wait))
             # With jitter: two workers must not stay in step, one of them always first.
             self.engine.sleep(max(wait, PERMIT_NAP) * (1 + self.engine.random() / 2))
         way.permits -= 1
@@ -374,18 +411,24 @@ class Lane:
                 result = attempt.ended(
                     DeliveryState.SENT, code=attempt.receipt.code, text=attempt.receipt.text
                 )
-                self._relay_works(attempt.way.relay)
         except SendError as error:
             result = self._trouble(error, attempt)
         if isinstance(result, Halt):
             journal.undo(identity)
-        else:
-            attempt.noted = journal.end(result)
+            return result
+        attempt.noted = journal.end(result)
+        if result.state is DeliveryState.SENT:
+            self._relay_works(attempt.way.relay)
         return result
 
     def _part_wait(self, way: Way) -> float:
         """Waits for the permit of a further part; returns 0.0, or the seconds that are still missing."""
-        halt = self._permit(way, 1, time.monotonic() + PART_WAIT)
+        until = time.monotonic() + PART_WAIT
+        while (halt := self._permit(way, (), until)) and halt.due_in and time.monotonic() < until:
+            wait = halt.due_in.total_seconds()
+            if time.monotonic() + wait >= until:
+                break
+            self.engine.sleep(wait)
         if halt is None:
             return 0.0
         return max(halt.due_in.total_seconds() if halt.due_in else 0.0, 1.0)
@@ -431,7 +474,7 @@ class Lane:
             return
         self.engine.pacer.throttled(key, wait.total_seconds())
         self._walls[key] = wait
-        attempt.way.permits = 0
+        self.ways.give_up_permits(attempt.way)
 
     def _channel_trouble(self, error: SendError, relay: Relay) -> Halt:
         """The relay stops, and with the last one the channel; no recipient pays for it with a try."""
@@ -440,7 +483,7 @@ class Lane:
         with suppress(ServiceDown):
             names = stop_names(self.channel)
             if len(names) > len(self.ledger.waits(names)):
-                return Halt(due_in=timedelta(0))  # another relay goes on with it
+                return AT_ONCE  # another relay goes on with it
         return Halt(stop_lane=True)
 
     def _stop(self, name: str, why: str) -> None:
@@ -458,10 +501,10 @@ class Lane:
         """The first success of a lane ends a stop."""
         if not self.ways.works(relay):
             return
-        with suppress(ServiceDown):  # the receipt in hand matters more
-            name = self.ways.stop_name(relay)
-            if self.ledger.resume_channel(name):
-                log.info("channel_resumed channel=%s", name)
+        with suppress(ServiceDown):  # it is only news
+            for name in {self.ways.stop_name(relay), self.channel.name}:
+                if self.ledger.resume_channel(name):
+                    log.info("channel_resumed channel=%s", name)
 
     # ── what is sent ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -502,6 +545,8 @@ class Lane:
 _NOTHING = Slice((), None)
 #: The slice ends here, its rest goes back, and the lane goes on with it at once.
 AGAIN = Halt()
+#: The chunk goes back, due at once.
+AT_ONCE = Halt(due_in=timedelta(0))
 
 
 def _behind(sent: Sent, last: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distributor.dispatch.canary import judge_canaries
-from distributor.dispatch.engine import Engine
+from distributor.dispatch.engine import Engine, Policy
 from distributor.dispatch.opening import write_audience
 from distributor.dispatch.reconciling import hold_if_set_back
 from distributor.errors import RequestRefused
@@ -79,13 +79,13 @@ def take_over(engine: Engine) -> tuple[int, list[str]]:
     many chunks, and what a person should know.
     """
     troubles: list[str] = []
-    journals = engine.journals
+    journals = _usable(engine.journals, troubles)
     dead = journals.abandoned() if journals else ()
     lapsed = engine.ledger.lapsed(journals.host if journals else None, dead, engine.settings.lease)
     for lease in lapsed:
         known = _read(journals, lease, troubles)
         outcomes = engine.ledger.recover(
-            lease, known, resend=engine.policies[lease.chunk.channel].on_unconfirmed == "resend"
+            lease, known, resend=_policy(engine, lease).on_unconfirmed == "resend"
         )
         if engine.sent_log:
             engine.sent_log.append(engine.ledger.issue(lease.chunk.issue_id), outcomes)
@@ -100,6 +100,20 @@ def take_over(engine: Engine) -> tuple[int, list[str]]:
     if journals:
         _fold_leftovers(engine, journals, troubles)
     return len(lapsed), troubles
+
+
+def _usable(journals: Journals | None, troubles: list[str]) -> Journals | None:
+    """The journals, if their folder is there; without it the leases of this host wait as those of another do."""
+    try:
+        return journals if journals and journals.host else None
+    except JournalBroken as error:
+        troubles.append(str(error))
+        return None
+
+
+def _policy(engine: Engine, lease: Lapsed) -> Policy:
+    """The channel may have left the configuration meanwhile."""
+    return engine.policies.get(lease.chunk.channel, Policy())
 
 
 def _read(journals: Journals | None, lease: Lapsed, troubles: list[str]) -> Mapping[int, Record] | None:

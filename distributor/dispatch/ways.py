@@ -50,6 +50,8 @@ class Ways:
 
     def choose_anew(self) -> None:
         """For a new chunk. Permits that were not used are few, and lost: the pace stays below what is allowed."""
+        for way in self._by_group.values():
+            self.give_up_permits(way)
         self._by_group.clear()
 
     def find(self, recipient: Recipient) -> Way:
@@ -66,7 +68,10 @@ class Ways:
         """Its connection is of no use any more."""
         self._transports.pop(relay.name, None)
         self._proved.discard(relay.name)
-        self._by_group = {name: way for name, way in self._by_group.items() if way.relay != relay}
+        for name, way in list(self._by_group.items()):
+            if way.relay == relay:
+                self.give_up_permits(way)
+                del self._by_group[name]
 
     def within_cap(self, way: Way, permits: int) -> int:
         """How many of the permits the relay's daily cap leaves."""
@@ -74,6 +79,12 @@ class Ways:
         if not cap:
             return permits
         return self.engine.ledger.take_allowance(key(self.channel, way.relay), cap, permits)
+
+    def give_up_permits(self, way: Way) -> None:
+        """What was taken of a daily cap goes back; the pace is only slower without the others."""
+        if way.relay.daily_cap and way.permits:
+            self.engine.ledger.return_allowance(key(self.channel, way.relay), way.permits)
+        way.permits = 0
 
     def stop_name(self, relay: Relay) -> str:
         """Under which name a stop of this relay is kept: the channel's own when it is the only one."""
@@ -88,8 +99,8 @@ class Ways:
 
     def _choose(self, recipient: Recipient) -> Relay:
         relays = relays_for(self.channel, recipient)
-        if len(relays) == 1 and not relays[0].daily_cap:
-            return relays[0]
+        if len(self.channel.relays) == 1 and not relays[0].daily_cap:
+            return relays[0]  # a stop of it is one of the channel, and nobody gets a chunk then
         stopped = self.engine.ledger.waits([stop_name(self.channel, relay) for relay in relays])
         full = self.engine.ledger.full_relays({key(self.channel, relay): relay.daily_cap for relay in relays})
         usable = [

@@ -45,6 +45,19 @@ class Leases(Slices):
             )
             return {row[0]: row[1] for row in rows}
 
+    def due_in(self, channel: str) -> float | None:
+        """Seconds until a chunk of the channel is due that nobody holds; None when none will be by itself."""
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            soonest = as_utc(
+                connection.execute(
+                    select(func.min(chunks.c.due_at))
+                    .join(issues, issues.c.id == chunks.c.issue_id)
+                    .where(chunks.c.channel == channel, *_free(now))
+                ).scalar()
+            )
+        return None if soonest is None else max(0.0, (soonest - now).total_seconds())
+
     def lease(
         self, channel: str, owner: str, duration: timedelta, *, host: str | None = None
     ) -> Chunk | None:
@@ -257,10 +270,13 @@ def _next_due(chunk: Chunk, now: Any) -> Any:
 
 
 def _due(now: Any) -> tuple[Any, ...]:
-    """Chunks that may be worked on: no worker is woken for what it may not send."""
+    return (chunks.c.due_at <= now, *_free(now))
+
+
+def _free(now: Any) -> tuple[Any, ...]:
+    """Chunks that may be worked on when they are due: no worker is woken for what it may not send."""
     stopped = exists().where(channel_stops.c.channel == chunks.c.channel, channel_stops.c.until > now)
     return (
-        chunks.c.due_at <= now,
         chunks.c.lease_token.is_(None),
         issues.c.state.in_(GOING),
         issues.c.paused.is_(False),

@@ -243,14 +243,16 @@ class Reports(Tables):
             query = query.where(deliveries.c.state.in_(wanted))
         if wanted and issue_id is not None and not address:
             query = _in_chunks_with(query, issue_id, wanted, after)
-        else:
-            query = query.order_by(deliveries.c.issue_id, deliveries.c.seq)
+        elif issue_id is not None:
+            query = query.order_by(deliveries.c.seq)
+        else:  # of all issues, the newest
+            query = query.order_by(deliveries.c.issue_id.desc(), deliveries.c.seq.desc())
         if channel:
             query = query.where(deliveries.c.channel == channel)
         if address:
             query = query.where(deliveries.c.address == address)
         with self.database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = sorted(connection.execute(query).all(), key=lambda row: (row.issue_id, row.seq))
             tried = self._attempts(connection, [(row.issue_id, row.seq) for row in rows])
         return [log_entry_from(row, tried.get((row.issue_id, row.seq), ())) for row in rows]
 

@@ -221,12 +221,11 @@ class Slices(Tables):
         """What moved from state to state; nothing when all of it was written before."""
         settled = self._settle(connection, chunk.issue_id, outcomes, worker, now)
         returned = self._give_back(connection, chunk.issue_id, unused, now)
-        if not settled and not returned:
-            return Counter()
-        self._suppress(connection, chunk.channel, outcomes, now)
-        moved = Counter(str(outcome.state) for outcome in outcomes)
-        moved[DeliveryState.PENDING] += len(unused)
-        moved[DeliveryState.SENDING] -= len(outcomes) + len(unused)
+        moved = Counter(str(outcome.state) for outcome in outcomes) if settled else Counter()
+        if settled:
+            self._suppress(connection, chunk.channel, outcomes, now)
+        moved[DeliveryState.PENDING] += returned
+        moved[DeliveryState.SENDING] -= settled + returned
         return moved
 
     def _settle(

@@ -104,6 +104,16 @@ class Upkeep(Tables):
                 connection.execute(update(relay_days).where(*today).values(taken=taken + granted))
             return granted
 
+    def return_allowance(self, relay: str, unused: int) -> None:
+        """Gives back what was taken and not used. Past midnight the new day profits by it: no harm."""
+        with self.database.write() as connection:
+            day = self.database.now(connection).date()
+            connection.execute(
+                update(relay_days)
+                .where(relay_days.c.relay == relay, relay_days.c.day == day, relay_days.c.taken >= unused)
+                .values(taken=relay_days.c.taken - unused)
+            )
+
     def full_relays(self, caps: Mapping[str, int]) -> set[str]:
         """Those of the relays that have carried today (UTC) what their cap allows; 0 is no cap."""
         capped = {relay: cap for relay, cap in caps.items() if cap}
@@ -175,7 +185,8 @@ class Upkeep(Tables):
         """Retention: drops what is older than it may be. The issues' own rows stay: they are small, and the history."""
         with self.database.write() as connection:
             now = self.database.now(connection)
-            for table, age in ((attempts, attempts_after), (deliveries, deliveries_after)):
+            # In the order in which a look-up reads them: the other way round the two wait for each other.
+            for table, age in ((deliveries, deliveries_after), (attempts, attempts_after)):
                 young = or_(issues.c.finished_at.is_(None), issues.c.finished_at >= now - age)
                 keep_from = connection.execute(select(func.min(issues.c.id)).where(young)).scalar()
                 newest = connection.execute(select(func.max(issues.c.id))).scalar() or 0

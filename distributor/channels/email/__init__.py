@@ -83,7 +83,12 @@ class EmailChannel:
         for domain in (*self._limited, *sorted(routed - set(self._limited))):
             group = self._limited.get(domain)
             relays = [relay.name for relay in self.relays if domain in relay.domains]
-            names[domain] = "/".join([*([group.name] if group else []), *relays])
+            names[domain] = "/".join(
+                [
+                    *([f"domain:{group.name}"] if group else []),
+                    *(["via:" + "+".join(relays)] if relays else []),
+                ]
+            )
         return names
 
     @cached_property

@@ -28,7 +28,7 @@ from distributor.channels.email.replies import classify
 from distributor.channels.redact import redact
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import Parcel, Receipt
-from distributor.settings import Smtp
+from distributor.settings import ONLY_RELAY, MailRelay, Smtp, relay_password_name
 
 QUIT_SECONDS = 2.0
 GO_AHEAD = 354
@@ -478,8 +478,16 @@ def _connection_error(error: Exception, settings: Smtp) -> Unavailable:
     if code.startswith("4"):
         kind, advice = Kind.SERVER, "it does not accept a connection now"
     said = redact(_say(error), settings.password.get_secret_value())
-    text = f"mail server {settings.host}:{settings.port}: {advice} ({said})"
+    text = f"mail server {settings.host}:{settings.port}: {_for_relay(advice, settings)} ({said})"
     return Unavailable(text=text, code=code, scope=Scope.CHANNEL, kind=kind, counts=False)
+
+
+def _for_relay(advice: str, settings: Smtp) -> str:
+    """Names the settings of one relay among several, where the advice names those of the only one."""
+    if not isinstance(settings, MailRelay) or settings.name == ONLY_RELAY:
+        return advice
+    named = advice.replace("DISTRIBUTOR_SMTP_PASSWORD", relay_password_name(settings.name))
+    return named.replace("email.smtp", f"email.relays ({settings.name})")
 
 
 def _receipt(reply: Reply) -> Receipt:
