@@ -30,13 +30,21 @@ lint: dev  ## ruff: rules and format
 	@$(BIN)/ruff format --check --quiet .
 
 .PHONY: types
-types: dev  ## mypy --strict over code and tests
-	@$(BIN)/mypy --no-error-summary distributor tests scripts
+types: dev  ## mypy --strict over code, tests and bench
+	@$(BIN)/mypy --no-error-summary distributor tests scripts bench
 
 .PHONY: contracts
 contracts: dev  ## import contracts: who may know whom
 	@$(BIN)/lint-imports > .import-contracts.log 2>&1 || { cat .import-contracts.log; exit 1; }
 	@rm -f .import-contracts.log
+
+.PHONY: bench
+bench: dev  ## Our rate beside its peers' (others: python -m bench full, latency, pace, telegram, ours)
+	@$(BIN)/python -m bench quick
+
+.PHONY: chaos
+chaos: dev  ## Kill, freeze and cut off workers and servers while a sink counts (all: python -m tests.chaos --full)
+	@$(BIN)/python -m tests.chaos
 
 .PHONY: format
 format: dev  ## Put the code into the house format
@@ -53,4 +61,4 @@ build: dev  ## Build the wheel into dist/
 
 .PHONY: clean
 clean:  ## Remove what can be made again
-	rm -rf .venv .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -53,6 +53,8 @@ Clock = Callable[[], datetime]
 
 #: Issues that share a partition of deliveries and attempts on PostgreSQL: about a month of a daily newsletter.
 ISSUES_PER_PARTITION = 32
+#: Seconds after which a transaction in which nothing happens is ended by the server, and a wait for a lock given up.
+STUCK = 30
 #: Seconds after which a pooled connection is looked at before it is used.
 IDLE = 2.0
 PARTITIONED = ("deliveries", "attempts")
@@ -389,6 +391,7 @@ class Database:
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         engine = create_engine(self.url, pool_size=16, max_overflow=16, connect_args={"connect_timeout": 5})
+        event.listen(engine, "connect", _limit_waits)
         _look_at_idle(engine)
         return engine
 
@@ -555,6 +558,14 @@ def insert_ignore(
     # Counted by what comes back: psycopg reports no row count for a statement of many rows.
     new: Any = postgresql.insert(table).on_conflict_do_nothing().returning(literal_column("1"))
     return len(connection.execute(new, list(rows)).all())
+
+
+def _limit_waits(connection: Any, _record: Any) -> None:
+    """A process that is frozen, or whose host is gone, in the middle of a transaction must not hold up the others."""
+    connection.autocommit = True
+    connection.execute(f"SET idle_in_transaction_session_timeout = {STUCK * 1000}")
+    connection.execute(f"SET lock_timeout = {STUCK * 1000}")
+    connection.autocommit = False
 
 
 def _look_at_idle(engine: Engine) -> None:

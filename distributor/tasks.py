@@ -24,8 +24,8 @@ from distributor.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
-#: Seconds a drain works before it gives others a turn.
-DRAIN = 45.0
+#: Seconds a drain works before it gives others a turn: a sweep behind it must not grow too old to be of use.
+DRAIN = 10.0
 TICK = timedelta(seconds=15)
 #: Wake-ups for one channel that one sweep sends at most.
 MOST_SIGNALS = 16

@@ -58,6 +58,12 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield database
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_what_is_due_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drain ends when nothing is due: what a retry looks like is seen before it is made."""
+    monkeypatch.setattr(lane, "IDLE_PATIENCE", -1.0)
+
+
 @pytest.fixture
 def world(database: Database) -> World:
     return make_world(database)
@@ -477,7 +483,8 @@ class TestPace:
         assert 29 < world.engine.pacer.reserve([limit]).wait <= 30
         assert world.ledger.due_channels() == {}
 
-    def test_a_short_wait_is_waited_out(self, database: Database) -> None:
+    def test_a_short_wait_is_waited_out(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lane, "IDLE_PATIENCE", 2.0)
         slept: list[float] = []
         world = make_world(database, channels=[FakeChannel(pace=[Limit("email", rate=3)])])
         sleep = world.engine.sleep
@@ -490,8 +497,8 @@ class TestPace:
         world.subscribe("ann", "bob", "cy")
         world.open()
         assert world.drain() == 3
-        assert len(slept) == 2
         assert all(0 < wait <= 1 / 3 for wait in slept)
+        assert sum(slept) > 0.3  # most of two intervals
 
 
 class TestOurOwnTrouble:

@@ -21,11 +21,14 @@ READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 MARKDOWN_LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+#: A name that looks like a test's and is a module's.
+STORIES = {path.stem for path in (ROOT / "distributor" / "dispatch").glob("*.py")}
 #: The glossary's words, by what they are about.
 WORDS = (
     *("newsletter", "post", "issue", "message", "channel", "transport", "provider"),
     *("subscriber", "subscription", "destination", "audience", "recipient"),
-    *("delivery", "attempt", "receipt", "chunk", "lease"),
+    *("delivery", "attempt", "receipt", "chunk", "lease", "slice", "turn", "journal", "sent log"),
+    *("relay", "pace group", "canary"),
     *("sent", "delivered", "skipped", "failed", "unconfirmed", "event", "suppression"),
     *("retry", "resend", "preview", "test send", "rehearsal"),
 )
@@ -63,6 +66,18 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
 def test_every_test_file_that_is_named_exists(document: Path) -> None:
     named_files = set(re.findall(r"tests/(?:\w+/)*test_\w+\.py", document.read_text("utf-8")))
     assert sorted(name for name in named_files if not (ROOT / name).is_file()) == []
+
+
+def test_every_test_that_is_named_exists() -> None:
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    found = {
+        name
+        for document in DOCUMENTS
+        for name in re.findall(r"`(test_\w+)`", document.read_text("utf-8"))
+        if name not in STORIES
+    }
+    assert len(found) > 20
+    assert sorted(name for name in found if f"def {name}(" not in tests) == []
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").iterdir()), ids=named)
@@ -146,7 +161,11 @@ def test_every_setting_that_is_named_exists(document: Path) -> None:
 
 def test_every_environment_variable_is_explained() -> None:
     text = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    variables = [*(PREFIX + name for name in _Secrets.PLACES), "DISTRIBUTOR_WECOM_<ROBOT>_KEY"]
+    variables = [
+        *(PREFIX + name for name in _Secrets.PLACES),
+        "DISTRIBUTOR_WECOM_<ROBOT>_KEY",
+        "DISTRIBUTOR_RELAY_<NAME>_PASSWORD",
+    ]
     assert [name for name in variables if f"`{name}`" not in text] == []
 
 
@@ -157,7 +176,8 @@ def test_every_environment_variable_that_is_named_exists() -> None:
         for document in DOCUMENTS
         for name in re.findall(r"DISTRIBUTOR_[A-Z_]+[A-Z]", document.read_text("utf-8"))
     }
-    assert sorted(name for name in named_there - known if not name.startswith("DISTRIBUTOR_WECOM")) == []
+    by_name = ("DISTRIBUTOR_WECOM", "DISTRIBUTOR_RELAY")
+    assert sorted(name for name in named_there - known if not name.startswith(by_name)) == []
 
 
 LEGAL = {(str(start), str(end)) for start, ends in model.LEGAL_MOVES.items() for end in ends}

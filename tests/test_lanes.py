@@ -639,9 +639,9 @@ class TestPace:
 
         monkeypatch.setattr(world.ledger, "turn", turn)
         world.drain(seconds=1.2)
-        (_, first), (ended, second), *_ = turns
+        (_, first), (_, second), *_ = turns
         assert first == 50
-        assert second == ended <= 12
+        assert second <= 12
         assert world.check_sum(issue).sent == len(channel.accepted)
 
     def test_a_slice_grows_back_when_nothing_slows_it(

@@ -196,8 +196,8 @@ class TestRoutes:
         assert {address.partition("@")[2] for address in relays.got("far")} == {FAR}
         assert {address.partition("@")[2] for address in relays.got("main")} == {"readers.example"}
         groups = self.groups(world)
-        assert set(groups) == {EVERYBODY, "far"}
-        assert groups["far"] == {FAR}
+        assert set(groups) == {EVERYBODY, "via:far"}
+        assert groups["via:far"] == {FAR}
 
     def groups(self, world: World) -> Mapping[str, set[str]]:
         """Pace group → recipient domains in its chunks."""

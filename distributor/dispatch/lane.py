@@ -47,7 +47,7 @@ THROTTLE_WAIT = timedelta(seconds=60)
 #: Seconds a stopping worker goes on trying to write down what it knows, while the database is away.
 STOP_PATIENCE = 10.0
 #: Seconds a lane waits for a permit with a chunk in its hands.
-PERMIT_PATIENCE = 0.1
+PERMIT_PATIENCE = 0.05
 #: Seconds a lane without a chunk waits for one that is due soon, instead of ending.
 IDLE_PATIENCE = 2.0
 #: Seconds a lane sleeps at least for permits: then several are there, and a call brings a batch.
@@ -133,6 +133,7 @@ class Lane:
         self._messages: dict[int, Mapping[str, Sequence[Message]]] = {}
         self._issues: dict[int, Issue] = {}
         self._asked: dict[int, datetime] = {}
+        self._size = engine.settings.slice
 
     def run(self) -> None:
         try:
@@ -213,7 +214,6 @@ class Lane:
             raise
 
     def _send_chunk(self, hold: Hold) -> Halt:
-        self._size = self.engine.settings.slice
         slice_ = self._turn(hold, Sent(), 0)
         while slice_.last is not None:
             sent = self._send_slice(hold, slice_.deliveries)
@@ -369,8 +369,10 @@ class Lane:
 
     def _permit(self, way: Way, queue: "Collection[Try]", until: float) -> Halt | None:
         """Takes one permit, with more in advance when there are; None, or why the slice ends here."""
-        if self.stop.is_set() or time.monotonic() >= until:
+        if self.stop.is_set():
             return AGAIN
+        if time.monotonic() >= until:
+            return AT_ONCE  # another chunk's turn: what is slow holds no lane
         while not way.permits:
             wanted = sum(item.way is way for item in queue) or 1
             granted, wait = self.engine.pacer.reserve(way.limits, wanted)
@@ -380,7 +382,6 @@ class Lane:
             if granted:
                 break
             if wait > PERMIT_PATIENCE or time.monotonic() + wait >= until:
-                # Another chunk's turn: one that must be slow holds no lane.
                 return Halt(due_in=timedelta(seconds=wait))
             # With jitter: two workers must not stay in step, one of them always first.
             self.engine.sleep(max(wait, PERMIT_NAP) * (1 + self.engine.random() / 2))

@@ -159,7 +159,9 @@ class Leases(Slices):
         chunk = lapsed.chunk
         with self.database.write() as connection:
             now = self.database.now(connection)
-            row = connection.execute(_LAPSED.where(chunks.c.id == chunk.id)).one()
+            row = connection.execute(_LAPSED.where(chunks.c.id == chunk.id)).first()
+            if row is None:
+                return ()  # its holder, or another sweeper, is at it this moment
             if row.lease_token != chunk.token or (row.lease_until > now and not lapsed.ended):
                 return ()
             found = [
@@ -226,7 +228,9 @@ class Leases(Slices):
 
 PROVED = (DeliveryState.SENT, DeliveryState.FAILED)
 _NO_LEASE: Mapping[str, None] = dict.fromkeys(("lease_token", "lease_until", "lease_owner", "lease_host"))
-_LAPSED = select(chunks.c.lease_token, chunks.c.lease_until, chunks.c.lease_owner).with_for_update()
+_LAPSED = select(chunks.c.lease_token, chunks.c.lease_until, chunks.c.lease_owner).with_for_update(
+    skip_locked=True
+)
 
 
 def _reconstruct(
