@@ -35,7 +35,17 @@ from distributor.channels.http import quiet
 from distributor.errors import DistributorError, ServiceDown, Unavailable
 from distributor.posts import load_posts
 from distributor.schedule import next_due
-from distributor.settings import PREFIX, UNITS, Newsletter, Settings, Smtp, wecom_key_name
+from distributor.settings import (
+    ONLY_RELAY,
+    PREFIX,
+    UNITS,
+    MailRelay,
+    Newsletter,
+    Settings,
+    Smtp,
+    relay_password_name,
+    wecom_key_name,
+)
 
 MASK = "********"
 NOT_SET = "(not set)"
@@ -229,6 +239,7 @@ def _secrets(settings: Settings) -> set[str]:
     operator = settings.operator
     whole = (
         settings.email.smtp.password,
+        *(relay.password for relay in settings.email.relays),
         settings.telegram.token,
         operator.webhook_url,
         operator.dead_man_url,
@@ -573,10 +584,14 @@ SMTP_FAULTS = (
 
 
 def check_smtp(context: Context) -> Iterator[Said]:
-    smtp = context.settings.email.smtp
     if not _uses(context.settings, "email"):
         yield ok("not used")
         return
+    for relay in context.settings.email.all_relays:
+        yield from _check_relay(context, relay)
+
+
+def _check_relay(context: Context, smtp: MailRelay) -> Iterator[Said]:
     yield from smtp_settings(smtp)
     try:
         yield ok(_smtp_talk(smtp, context.timeout))
@@ -597,7 +612,10 @@ def smtp_settings(smtp: Smtp) -> Iterator[Said]:
             'set email.smtp.security to "starttls" (port 587) or "tls" (port 465)',
         )
     if smtp.username and not smtp.password.get_secret_value():
-        yield warn(f"no password for {smtp.username}", f"set {PREFIX}SMTP_PASSWORD")
+        variable = f"{PREFIX}SMTP_PASSWORD"
+        if isinstance(smtp, MailRelay) and smtp.name != ONLY_RELAY:
+            variable = relay_password_name(smtp.name)
+        yield warn(f"no password for {smtp.username}", f"set {variable}")
 
 
 def _smtp_talk(smtp: Smtp, timeout: float) -> str:

@@ -163,7 +163,14 @@ class Journals:
 
     @cached_property
     def host(self) -> str:
-        """The folder's identity, made by the first who asks. Raises JournalBroken."""
+        """The folder's identity, made by the first who asks, and this boot of the machine. Raises JournalBroken.
+
+        What was mapped survives the process, not a loss of power: a journal from before it may lack its last words, and
+        is worth no more than none.
+        """
+        return f"{self._identity()}:{boot()}"
+
+    def _identity(self) -> str:
         path = self.folder / "host"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -222,6 +229,14 @@ class Journals:
 
     def _files(self) -> Sequence[Path]:
         return sorted(self.folder.glob(f"*{SUFFIX}"))
+
+
+def boot() -> str:
+    """Another text after each start of the machine (Linux; elsewhere always the same)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return ""
 
 
 def _is_free(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """The words of the glossary as values: frozen dataclasses, enums, and the legal moves between states.
 
-What exists once a delivery is a named tuple: making one costs a fifth of a frozen dataclass.
+What exists once a delivery is a named tuple: making one costs a quarter of a frozen dataclass.
 
 Nothing here knows SQL, HTTP, Celery or the clock.
 """

@@ -203,11 +203,11 @@ class TestTrouble:
             raise OSError(28, os.strerror(28))
 
         monkeypatch.setattr(os, "posix_fallocate", full)
-        with pytest.raises(JournalBroken, match="No space left on device.*engine.journal"):
+        with pytest.raises(JournalBroken, match=r"No space left on device.*engine\.journal"):
             journals.open("token", 1)
         assert sorted(path.name for path in journals.folder.iterdir()) == ["host"]
 
     def test_a_folder_that_cannot_be_made_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
-        with pytest.raises(JournalBroken, match="engine.journal"):
+        with pytest.raises(JournalBroken, match=r"engine\.journal"):
             assert Journals(tmp_path / "file" / "journal").host

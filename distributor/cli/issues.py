@@ -183,15 +183,19 @@ def pause(context: typer.Context, issue_id: IssueId = None, newsletter: Newslett
 def resume(
     context: typer.Context,
     what: Annotated[
-        str | None, typer.Argument(help="A paused issue's number, or a stopped channel's name.")
+        str | None,
+        typer.Argument(
+            help="A paused issue's number, or the name of a stopped channel or relay (email/first)."
+        ),
     ] = None,
     newsletter: NewsletterName = None,
 ) -> None:
     """Go on with a paused issue, or use a stopped channel again at once."""
     with distributor_of(context) as distributor:
         if what and not what.isdigit():
-            _refuse_unknown(distributor, what)
             was = distributor.ledger.resume_channel(what)
+            if not was:
+                _refuse_unknown(distributor, what.partition("/")[0])
             say(f"{what} is used again" if was else f"{what} was not stopped")
             return
         issue = _issue(distributor, int(what) if what else None, newsletter)
@@ -309,9 +313,10 @@ def _show(entry: LogEntry) -> None:
     for attempt in entry.attempts:
         again = f" → again {attempt.retry_at:%H:%M:%S}" if attempt.retry_at else ""
         reason = f" “{attempt.reason}”" if attempt.reason else ""
+        via = f", by {attempt.relay}" if attempt.relay not in {None, "", entry.channel} else ""
         say(
             f"    {attempt.started_at:%Y-%m-%d %H:%M:%S} UTC  {attempt.trigger}{reason}: {attempt.outcome}{again}  "
-            f"{attempt.code} {attempt.text}  ({attempt.duration_ms} ms)"
+            f"{attempt.code} {attempt.text}  ({attempt.duration_ms} ms{via})"
         )
 
 
