@@ -9,7 +9,7 @@ from fakes import BOTH, FakeChannel, World, make_newsletter, make_world, migrate
 from sqlalchemy import event
 
 from distributor.db import Database
-from distributor.dispatch import resend
+from distributor.dispatch import lane, resend
 from distributor.errors import Kind, Rejected, Scope, Unavailable, Unconfirmed
 from distributor.ledger import ResendRequest
 from distributor.ledger.reports import Group, GroupKey
@@ -26,6 +26,12 @@ GONE = Rejected(text="no such user", code="550")
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     with migrated_database(request, tmp_path_factory) as database:
         yield database
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_what_is_due_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry is seen before it is made."""
+    monkeypatch.setattr(lane, "IDLE_PATIENCE", -1.0)
 
 
 @pytest.fixture
