@@ -40,7 +40,7 @@ class Hold:
     @property
     def is_ours(self) -> bool:
         """Whether a message may still be begun."""
-        return time.clock_gettime(CLOCK) < self.deadline and not self.journal.revoked
+        return clock() < self.deadline and not self.journal.revoked
 
 
 class Keeper:
