@@ -19,7 +19,7 @@ from distributor.dispatch.reconciling import hold_if_set_back
 from distributor.dispatch.ways import NoWay, Way, Ways, stop_names
 from distributor.errors import Kind, Rejected, Scope, SendError, ServiceDown, Unavailable
 from distributor.journal import JournalBroken, NoJournal, Progress, record_of
-from distributor.ledger import LeaseLost, Postponed, Slice
+from distributor.ledger import NOTHING_DUE, LeaseLost, Postponed, Slice
 from distributor.model import (
     Delivery,
     DeliveryState,
@@ -44,6 +44,9 @@ PART_WAIT = 5.0
 STOP_FIRST, STOP_LONGEST = timedelta(seconds=5), timedelta(minutes=5)
 #: A throttling reply that names no time.
 THROTTLE_WAIT = timedelta(seconds=60)
+#: A shorter wait is the provider's own pacing (Telegram says how many seconds): keeping it is enough. A longer one means
+#: that we were too fast, and are to be slower afterwards.
+WALL = timedelta(seconds=30)
 #: Seconds a stopping worker goes on trying to write down what it knows, while the database is away.
 STOP_PATIENCE = 10.0
 #: Seconds a lane waits for a permit with a chunk in its hands.
@@ -250,7 +253,7 @@ class Lane:
         settings, asked_at = self.engine.settings, clock()
         if after is None or not hold.is_ours:
             self._finish(hold, sent)
-            return _NOTHING
+            return NOTHING_DUE
         try:
             slice_ = self.ledger.turn(
                 hold.chunk,
@@ -266,7 +269,7 @@ class Lane:
             # Whether it was committed is not known, or the lease ran out while the database was away: what was sent is
             # written, and the chunk given back.
             self._finish(hold, sent)
-            return _NOTHING
+            return NOTHING_DUE
         hold.renewed(asked_at)
         self._written(hold, sent)
         return slice_
@@ -473,7 +476,10 @@ class Lane:
             key = attempt.way.limits[0].key
         else:
             return
-        self.engine.pacer.throttled(key, wait.total_seconds())
+        if wait < WALL:
+            self.engine.pacer.block(key, wait.total_seconds())
+        else:
+            self.engine.pacer.throttled(key, wait.total_seconds())
         self._walls[key] = wait
         self.ways.give_up_permits(attempt.way)
 
@@ -543,7 +549,6 @@ class Lane:
         return issue.frozen_at or issue.opened_at
 
 
-_NOTHING = Slice((), None)
 #: The slice ends here, its rest goes back, and the lane goes on with it at once.
 AGAIN = Halt()
 #: The chunk goes back, due at once.

@@ -4,7 +4,7 @@ A lane keeps one connection for each relay it uses. Relays are chosen anew for e
 has used up its day is passed over, and the others carry its share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -135,9 +135,9 @@ def stop_name(channel: Channel, relay: Relay) -> str:
     return channel.name if len(channel.relays) == 1 else key(channel, relay)
 
 
-def stop_names(channel: Channel) -> Mapping[str, Relay]:
-    """Name of a stop → the relay it stops."""
-    return {stop_name(channel, relay): relay for relay in channel.relays}
+def stop_names(channel: Channel) -> Sequence[str]:
+    """The names of the stops of all its relays."""
+    return [stop_name(channel, relay) for relay in channel.relays]
 
 
 def _by_weight(relays: Sequence[Relay], draw: float) -> Relay:

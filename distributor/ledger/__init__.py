@@ -11,7 +11,7 @@ from distributor.ledger.opening import WINDOW, Opening
 from distributor.ledger.repairs import Repairs
 from distributor.ledger.reports import Reports
 from distributor.ledger.restores import Restores
-from distributor.ledger.slices import Slice
+from distributor.ledger.slices import NOTHING_DUE, Slice
 from distributor.ledger.upkeep import Upkeep
 from distributor.ledger.values import (
     Attempt,
@@ -26,6 +26,7 @@ from distributor.ledger.values import (
 
 __all__ = [
     "LEASE_LOST_TEXT",
+    "NOTHING_DUE",
     "WINDOW",
     "Attempt",
     "CanaryCount",
