@@ -11,7 +11,7 @@ from sqlalchemy import event
 from distributor.db import Database
 from distributor.dispatch import lane, resend
 from distributor.errors import Kind, Rejected, Scope, Unavailable, Unconfirmed
-from distributor.ledger import ResendRequest
+from distributor.ledger import ResendRequest, reports
 from distributor.ledger.reports import Group, GroupKey
 from distributor.model import DeliveryState, Recipient, Relay, ResendScope
 
@@ -180,6 +180,43 @@ class TestWhy:
         assert world.ledger.why(issue.id, failed, among=6) == [("email", "550 no such user", 6)]
         assert world.ledger.why(issue.id, failed, among=1) == [("email", "550 no such user", 3)]
         assert world.ledger.why(issue.id, DeliveryState.SKIPPED, among=6) == []
+
+
+class TestLog:
+    @pytest.mark.parametrize("limit", [1, 2, 5, 100])
+    def test_by_state_it_goes_on_from_chunk_to_chunk(self, world: World, limit: int) -> None:
+        names = [f"r{n:02}" for n in range(12)]  # four chunks of three
+        world.subscribe(*names)
+        refused = [names[1], names[2], names[7], names[9], names[11]]
+        world.channel.script = {world.address(name): [GONE] for name in refused}
+        issue = world.open()
+        world.drain()
+        found: list[str] = []
+        after = 0
+        while page := world.ledger.log(
+            issue.id,
+            states=[DeliveryState.FAILED, DeliveryState.PENDING],
+            channel="email",
+            after=after,
+            limit=limit,
+        ):
+            assert len(page) <= limit
+            found += [entry.address for entry in page]
+            after = page[-1].seq
+        assert found == [world.address(name) for name in refused]
+        assert not world.ledger.log(issue.id, states=[DeliveryState.FAILED], channel="telegram")
+
+    def test_one_page_looks_into_more_chunks_than_one_statement_names(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reports, "MOST_SPANS", 1)
+        world.subscribe(*(f"r{n:02}" for n in range(12)))
+        issue = world.open()
+        numbers = [
+            entry.seq
+            for entry in world.ledger.log(issue.id, states=[DeliveryState.PENDING], after=2, limit=8)
+        ]
+        assert numbers == list(range(3, 11))
 
 
 class TestWriters:
