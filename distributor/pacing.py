@@ -47,21 +47,26 @@ class Limit:
 
 
 class Grant(NamedTuple):
-    """`permits` to use now; if none, the seconds `wait` until it is worth asking again, else 0.0."""
+    """`permits` to use from `wait` seconds on, one every `interval` seconds (0.0: all at once).
+
+    None: `wait` is the time until there is one.
+    """
 
     permits: int
     wait: float = 0.0
+    interval: float = 0.0
 
 
 class Pacer(Protocol):
     """Hands out permits to every worker that shares it.
 
-    To get batches, a refused caller sleeps the wait, but at least some 20 ms with jitter (`max(wait, 0.02) * uniform(1,
-    1.5)`): the permits of that time are then there in one call, and two workers do not stay in step, one always first.
+    A caller that wakes late wastes what it could have used meanwhile, and with many callers each is late in its turn:
+    who asks for permits `within` the next moments holds them in advance, and the pace loses nothing.
     """
 
-    def reserve(self, limits: Sequence[Limit], permits: int = 1) -> Grant:
-        """Takes up to `permits` (1 or more) of every limit: as many as all allow now; or none, and the wait for one."""
+    def reserve(self, limits: Sequence[Limit], permits: int = 1, *, within: float = 0.0) -> Grant:
+        """Takes up to `permits` (1 or more) of every limit: as many as all allow now; else, those that come up `within`
+        so many seconds, each to be used in its time; else none."""
 
     def blocked(self, keys: Collection[str]) -> Mapping[str, float]:
         """Those of the keys with which nothing may go now → for how many seconds."""
@@ -108,14 +113,14 @@ class Usage:
         # A burst shrinks with its rate: the wall was met at the full one.
         return Pace(1 / rate, max(1.0, rate * (LEARNED_BURST if unlimited else limit.burst / limit.rate)))
 
-    def available(self, pace: Pace, now: float) -> float:
-        """Permits that may be taken now, as a whole number or infinity."""
+    def available(self, pace: Pace, now: float, ahead: float = 0.0) -> float:
+        """Permits that may be taken now or in the seconds `ahead`, as a whole number or infinity."""
         if self.blocked - now > NOTHING:
             return 0.0
         if not pace.interval:
             return math.inf
         backlog = max(self.arrival - now, 0.0)
-        return math.floor(pace.burst + (NOTHING - backlog) / pace.interval)
+        return math.floor(pace.burst + (NOTHING + ahead - backlog) / pace.interval)
 
     def missing(self, pace: Pace, now: float) -> float:
         """Seconds until one permit. A block stands beside the arrival time: a burst does not shorten it."""
@@ -168,18 +173,22 @@ class MemoryPacer:
         self._room = self.KEYS
         self._lock = threading.Lock()
 
-    def reserve(self, limits: Sequence[Limit], permits: int = 1) -> Grant:
+    def reserve(self, limits: Sequence[Limit], permits: int = 1, *, within: float = 0.0) -> Grant:
         with self._lock:
             now = self._clock()
             used = [self._of(limit.key, now) for limit in limits]
             paces = [usage.pace(limit, now) for usage, limit in zip(used, limits, strict=True)]
             paced = list(zip(used, paces, strict=True))
-            granted = min([permits, *(usage.available(pace, now) for usage, pace in paced)])
-            if granted < 1:
-                return Grant(0, max(usage.missing(pace, now) for usage, pace in paced))
+            missing = max([0.0, *(usage.missing(pace, now) for usage, pace in paced)])
+            wait = missing if missing > NOTHING else 0.0
+            begin, ahead = now + wait, max(within - wait, 0.0) if wait else 0.0
+            granted = int(min([permits, *(usage.available(pace, begin, ahead) for usage, pace in paced)]))
+            if granted < 1 or wait > within:
+                return Grant(0, missing)
+            spaced = [pace.interval for usage, pace in paced if usage.available(pace, begin) < granted]
             for usage, pace in paced:
-                usage.take(pace, int(granted), now)
-            return Grant(int(granted))
+                usage.take(pace, granted, begin)
+            return Grant(granted, wait, max(spaced, default=0.0))
 
     def block(self, key: str, seconds: float) -> None:
         with self._lock:

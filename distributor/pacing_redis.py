@@ -85,11 +85,11 @@ class RedisPacer:
             u.interval, u.burst = 1 / rate, burst
         end
 
-        local function available(u)
-            if u.blocked - now > NOTHING then return 0 end
+        local function available(u, moment, ahead)
+            if u.blocked - moment > NOTHING then return 0 end
             if u.interval == 0 then return math.huge end
-            local backlog = math.max(u.arrival - now, 0)
-            return math.floor(u.burst + (NOTHING - backlog) / u.interval)
+            local backlog = math.max(u.arrival - moment, 0)
+            return math.floor(u.burst + (NOTHING + ahead - backlog) / u.interval)
         end
 
         local function missing(u)
@@ -97,18 +97,21 @@ class RedisPacer:
             return math.max(paced, u.blocked) - now
         end
 
-        local permits, wait, used = tonumber(ARGV[1]), 0, {}
+        local permits, within, missed, used = tonumber(ARGV[1]), tonumber(ARGV[2]), 0, {}
         for i, key in ipairs(KEYS) do
             local u = read(key)
-            set_pace(u, tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1]))
-            permits = math.min(permits, available(u))
-            wait = math.max(wait, missing(u))
+            set_pace(u, tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2]))
+            missed = math.max(missed, missing(u))
             used[i] = u
         end
-        if permits < 1 then return {0, string.format('%.6f', wait)} end
+        local wait = missed > NOTHING and missed or 0
+        local begin, ahead, spaced = now + wait, wait > 0 and math.max(within - wait, 0) or 0, 0
+        for _, u in ipairs(used) do permits = math.min(permits, available(u, begin, ahead)) end
+        if permits < 1 or wait > within then return {0, string.format('%.6f', missed), '0'} end
         for i, key in ipairs(KEYS) do
             local u = used[i]
-            if u.interval > 0 then u.arrival = math.max(u.arrival, now) + permits * u.interval end
+            if available(u, begin, 0) < permits then spaced = math.max(spaced, u.interval) end
+            if u.interval > 0 then u.arrival = math.max(u.arrival, begin) + permits * u.interval end
             local turned = turn(u)
             if u.interval == 0 and not turned then
                 redis.call('HINCRBY', key, 'count', permits)  -- all that changed, at four fifths of the price
@@ -117,7 +120,7 @@ class RedisPacer:
                 write(key, u)
             end
         end
-        return {permits, '0'}
+        return {permits, string.format('%.6f', wait), string.format('%.6f', spaced)}
     """
     #: ARGV: seconds, and 1 when a provider throttled us.
     BLOCK = """
@@ -154,7 +157,7 @@ class RedisPacer:
         self._lock = threading.Lock()
         self._ask_at = 0.0  # 0.0: Redis is there
 
-    def reserve(self, limits: Sequence[Limit], permits: int = 1) -> Grant:
+    def reserve(self, limits: Sequence[Limit], permits: int = 1, *, within: float = 0.0) -> Grant:
         if not limits:
             return Grant(permits)
         # Our own blocks hold even if Redis was away, or flushed, when we wrote them; and asking costs a round trip.
@@ -162,9 +165,9 @@ class RedisPacer:
             return Grant(0, max(waits.values()))
         keys = [self._prefix + limit.key for limit in limits]
         numbers = [number for limit in limits for number in (limit.rate, limit.burst)]
-        if (answer := self._ask(lambda: self._reserve(keys=keys, args=[permits, *numbers]))) is None:
-            return self._alone.reserve([self._share(limit) for limit in limits], permits)
-        grant = Grant(int(answer[0]), float(answer[1]))
+        if (answer := self._ask(lambda: self._reserve(keys=keys, args=[permits, within, *numbers]))) is None:
+            return self._alone.reserve([self._share(limit) for limit in limits], permits, within=within)
+        grant = Grant(int(answer[0]), float(answer[1]), float(answer[2]))
         if grant.permits:
             self._alone.count(limits, grant.permits)  # should Redis go, we know how fast we were
         return grant

@@ -462,9 +462,9 @@ class TestALostAnswer:
     def test_to_a_turn_that_gives_some_back_and_takes_them_again(
         self, database: Database, journals: Journals, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lane, "SLICE_AGE", 0.05)
+        monkeypatch.setattr(lane, "SLICE_AGE", 0.2)
         world = make_journalled(database, journals)
-        world.channel.before = lambda parcel: time.sleep(0.1) if parcel.recipient.address == BOB else None
+        world.channel.before = lambda parcel: time.sleep(0.3) if parcel.recipient.address == BOB else None
         issue = world.open()
         calls = self.lose(world, monkeypatch, "turn", 1)
         world.drain()
@@ -716,9 +716,9 @@ class TestAnnouncing:
         reserve = world.engine.pacer.reserve
         in_hand: list[int] = []
 
-        def count(limits: Sequence[Limit], permits: int = 1) -> Any:
+        def count(limits: Sequence[Limit], permits: int = 1, *, within: float = 0.0) -> Any:
             nonlocal granted
-            grant = reserve(limits, permits)
+            grant = reserve(limits, permits, within=within)
             granted += grant.permits
             return grant
 

@@ -170,7 +170,65 @@ class TestMemory:
         assert pacer.reserve([Limit("slow.example")], 100).permits == 1  # still slowed
 
 
+class TestAhead:
+    """Permits of the next moments, each with its time."""
+
+    def test_the_next_permits_with_their_times(self, pacer: MemoryPacer) -> None:
+        limit = Limit("mail", rate=8)
+        assert pacer.reserve([limit], 9, within=0.5) == Grant(1)
+        assert pacer.reserve([limit], 9, within=0.5) == Grant(4, wait=0.125, interval=0.125)
+        assert pacer.reserve([limit], 9, within=0.5) == Grant(0, wait=0.625)
+
+    def test_what_is_there_now_comes_first_and_at_once(self, pacer: MemoryPacer) -> None:
+        limit = Limit("mail", rate=8, burst=4)
+        assert pacer.reserve([limit], 9, within=0.5) == Grant(4)
+        assert pacer.reserve([limit], 9, within=0.5) == Grant(4, wait=0.125, interval=0.125)
+
+    def test_only_the_limit_that_is_short_of_permits_spaces_them(self, pacer: MemoryPacer) -> None:
+        bot, domain = Limit("bot", rate=8), Limit("domain", rate=1, burst=3)
+        pacer.reserve([bot])
+        assert pacer.reserve([bot, domain], 9, within=0.5) == Grant(3, wait=0.125, interval=0.125)
+
+    def test_a_block_that_ends_soon_is_waited_for(self, pacer: MemoryPacer) -> None:
+        pacer.block("mail", 0.25)
+        assert pacer.reserve([Limit("mail")], 9, within=0.5) == Grant(9, wait=0.25)
+        pacer.block("mail", 1)
+        assert pacer.reserve([Limit("mail")], 9, within=0.5) == Grant(0, wait=1)
+
+    def test_the_same_on_redis(self, redis_url: str) -> None:
+        with two_pacers(redis_url) as (one, other):
+            limit = Limit("ahead", rate=2)
+            assert one.reserve([limit], 9, within=1.6) == Grant(1)
+            permits, wait, interval = other.reserve([limit], 9, within=1.6)
+            assert (permits, interval) == (3, 0.5)
+            assert 0.3 < wait <= 0.5
+            refused = one.reserve([limit], 9, within=1.6)
+            assert not refused.permits
+            assert refused.wait > 1.6
+
+
 class TestRate:
+    @given(
+        rate=st.floats(0.05, 5000),
+        burst=st.integers(1, 200),
+        calls=st.lists(st.tuples(st.floats(0, 3), st.integers(1, 60)), min_size=1, max_size=60),
+        ahead=st.floats(0, 20),
+    )
+    def test_no_window_sees_more_though_permits_are_taken_ahead(
+        self, rate: float, burst: int, calls: list[tuple[float, int]], ahead: float
+    ) -> None:
+        watch = Watch()
+        pacer, limit = MemoryPacer(watch), Limit("mail", rate, burst)
+        times: list[float] = []
+        for intervals, permits in calls:
+            watch.now += intervals / rate
+            grant = pacer.reserve([limit], permits, within=ahead / rate)
+            times += [watch.now + grant.wait + number * grant.interval for number in range(grant.permits)]
+        times.sort()
+        for first, start in enumerate(times):
+            for number, end in enumerate(times[first:], 1):
+                assert number <= burst + rate * (end - start + 3 * NOTHING) + NOTHING
+
     @given(
         rate=st.floats(0.05, 5000),
         burst=st.integers(1, 200),
@@ -377,7 +435,7 @@ class TestRedis:
             assert one.reserve([limit]) == Grant(1, 0.0)
             assert other.reserve([limit], 3) == Grant(3, 0.0)
             assert other.reserve([limit], 3) == Grant(2, 0.0)
-            permits, wait = one.reserve([limit], 3)
+            permits, wait, _ = one.reserve([limit], 3)
             assert permits == 0
             assert 1 < wait <= 2
 
@@ -395,7 +453,7 @@ class TestRedis:
             one.block("mail", 5)
             for limit in (Limit("mail"), Limit("mail", 1, burst=100)):
                 for pacer in (one, other):
-                    permits, wait = pacer.reserve([limit], 700)
+                    permits, wait, _ = pacer.reserve([limit], 700)
                     assert permits == 0
                     assert 29 < wait <= 30
             assert other.reserve([Limit("else")]).permits == 1
@@ -455,7 +513,7 @@ class TestRedisAway:
             pacer = RedisPacer(client, workers=4)
             limit = Limit("mail", rate=2, burst=8)
             assert pacer.reserve([limit], 100) == Grant(2, 0.0)
-            permits, wait = pacer.reserve([limit], 100)
+            permits, wait, _ = pacer.reserve([limit], 100)
             assert permits == 0
             assert 1.9 < wait <= 2
             assert pacer.reserve([Limit("free")], 100).permits == 100
@@ -480,7 +538,7 @@ class TestRedisAway:
             with frozen(own_redis):
                 assert 0.2 < elapsed(lambda: pacer.reserve([limit])) < 0.6
                 assert elapsed(lambda: taken(pacer, limit)) < 0.1
-                permits, wait = pacer.reserve([limit])
+                permits, wait, _ = pacer.reserve([limit])
                 assert permits == 0
                 assert 0.8 < wait <= 1
 

@@ -49,12 +49,19 @@ THROTTLE_WAIT = timedelta(seconds=60)
 WALL = timedelta(seconds=30)
 #: Seconds a stopping worker goes on trying to write down what it knows, while the database is away.
 STOP_PATIENCE = 10.0
-#: Seconds a lane waits for a permit with a chunk in its hands.
-PERMIT_PATIENCE = 0.05
-#: Seconds a lane without a chunk waits for one that is due soon, instead of ending.
-IDLE_PATIENCE = 2.0
+#: Seconds ahead for which a lane takes permits: what its message waits for them, and the chunk in its hands.
+PERMIT_AHEAD = 0.05
+#: A lane whose permit is further away than this gives its chunk back. It asks when the others' next ones are given out,
+#: which is PERMIT_AHEAD before their time.
+PERMIT_PATIENCE = 0.1
+#: Seconds a lane without a chunk waits for one that is due soon, instead of ending: as long as Telegram often asks for.
+IDLE_PATIENCE = 5.0
+#: Seconds after which it looks again: something may have become due meanwhile.
+IDLE_NAP = 0.5
 #: Seconds a lane sleeps at least for permits: then several are there, and a call brings a batch.
 PERMIT_NAP = 0.02
+#: Seconds that a permit may be used before its time: a sleep costs more than sending a mail.
+PERMIT_EARLY = 0.002
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ class Lane:
         wait = self.ledger.due_in(self.channel.name)
         if wait is None or wait > IDLE_PATIENCE:
             return True
-        self.engine.sleep(max(wait, PERMIT_NAP))
+        self.engine.sleep(min(max(wait, PERMIT_NAP), IDLE_NAP))
         return False
 
     def _may_go_on(self) -> bool:
@@ -374,21 +381,24 @@ class Lane:
         """Takes one permit, with more in advance when there are; None, or why the slice ends here."""
         if self.stop.is_set():
             return AGAIN
-        if time.monotonic() >= until:
+        if time.monotonic() >= (until if way.permits else until - PERMIT_AHEAD):  # none is taken and not used
             return AT_ONCE  # another chunk's turn: what is slow holds no lane
         while not way.permits:
             wanted = sum(item.way is way for item in queue) or 1
-            granted, wait = self.engine.pacer.reserve(way.limits, wanted)
-            if granted and not (granted := self.ways.within_cap(way, granted)):
-                return AT_ONCE  # the relay's day is used up: the next chunk finds another one
-            way.permits = granted
-            if granted:
+            asked_at = time.monotonic()  # an answer that comes late must not make the permit late
+            grant = self.engine.pacer.reserve(way.limits, wanted, within=PERMIT_AHEAD)
+            if grant.permits:
+                allowed = self.ways.within_cap(way, grant.permits)
+                if not allowed:
+                    return AT_ONCE  # the relay's day is used up: the next chunk finds another one
+                way.granted(grant._replace(permits=allowed), asked_at)
                 break
-            if wait > PERMIT_PATIENCE or time.monotonic() + wait >= until:
-                return Halt(due_in=timedelta(seconds=wait))
+            if grant.wait > PERMIT_PATIENCE or time.monotonic() + grant.wait >= until:
+                return Halt(due_in=timedelta(seconds=grant.wait))
             # With jitter: two workers must not stay in step, one of them always first.
-            self.engine.sleep(max(wait, PERMIT_NAP) * (1 + self.engine.random() / 2))
-        way.permits -= 1
+            self.engine.sleep(max(grant.wait - PERMIT_AHEAD, PERMIT_NAP) * (1 + self.engine.random() / 2))
+        if (early := way.use_permit()) > PERMIT_EARLY:
+            self.engine.sleep(early)
         return None
 
     def _attempt(self, hold: Hold, attempt: Try, following: Try | None) -> Outcome | Halt:

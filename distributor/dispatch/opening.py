@@ -1,15 +1,16 @@
 """Opening an issue: rendered, frozen, its audience written down."""
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 from distributor.audience import AudienceQuery, active, of_domains
-from distributor.channels import EVERYBODY, Channel
+from distributor.channels import Channel
 from distributor.dispatch.engine import Engine
 from distributor.errors import RequestRefused
 from distributor.ledger import WINDOW, LeaseLost, NewIssue
-from distributor.model import Issue, Message, OpenedBy, Post, Recipient
+from distributor.model import EVERYBODY, Issue, Message, OpenedBy, Post, Recipient
 from distributor.settings import Newsletter
 
 log = logging.getLogger(__name__)
@@ -161,9 +162,11 @@ def _write_channel(
     canary = engine.newsletters[issue.newsletter].canary.share
     if audience is None:
         return
-    for group, within in _groups(engine.channels[channel], audience).items():
-        window = FIRST_WINDOW
-        while ledger.write_window(
+    # Window by window in turn: no group waits until another one's hundred thousands are written.
+    unfinished = deque((*each, FIRST_WINDOW) for each in _groups(engine.channels[channel], audience).items())
+    while unfinished:
+        group, within, window = unfinished.popleft()
+        if ledger.write_window(
             issue.id,
             channel,
             group,
@@ -175,12 +178,12 @@ def _write_channel(
             canary=canary,
         ):
             engine.wake(channel)
-            window = WINDOW
+            unfinished.append((group, within, WINDOW))
 
 
 def _groups(channel: Channel, audience: AudienceQuery) -> Mapping[str, AudienceQuery]:
-    """Pace group → its part of the audience: a slow provider must not hold the others."""
+    """Pace group → its part of the audience, those with a limit of their own first: they take the longest."""
     groups = channel.pace_groups()
     named = [domain for domains in groups.values() for domain in domains]
     parts = {name: of_domains(audience, domains) for name, domains in groups.items()}
-    return {EVERYBODY: of_domains(audience, named, others=True) if named else audience, **parts}
+    return {**parts, EVERYBODY: of_domains(audience, named, others=True) if named else audience}

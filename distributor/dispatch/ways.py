@@ -4,6 +4,7 @@ A lane keeps one connection for each relay it uses. Relays are chosen anew for e
 has used up its day is passed over, and the others carry its share.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from datetime import timedelta
 from distributor.channels import Channel, Transport
 from distributor.dispatch.engine import Engine
 from distributor.model import Recipient, Relay
-from distributor.pacing import Limit
+from distributor.pacing import Grant, Limit
 
 #: A relay whose day is used up is looked at again after this: the cap may have been raised.
 CAP_WAIT = timedelta(minutes=10)
@@ -28,12 +29,32 @@ class NoWay(Exception):
 
 @dataclass(eq=False)
 class Way:
-    """A relay's connection, the limits of those who go this way, and the permits in hand for them."""
+    """A relay's connection, the limits of those who go this way, and the permits in hand for them.
+
+    The next permit is for `next_at` (time.monotonic) or later, the others follow every `interval` seconds.
+    """
 
     relay: Relay
     transport: Transport
     limits: Sequence[Limit]
     permits: int = 0
+    interval: float = 0.0
+    next_at: float = 0.0
+
+    def granted(self, grant: Grant, asked_at: float) -> None:
+        self.permits, self.interval = grant.permits, grant.interval
+        self.next_at = asked_at + grant.wait if grant.wait else 0.0
+
+    def use_permit(self) -> float:
+        """Takes one permit; returns the seconds until its time."""
+        self.permits -= 1
+        if not self.next_at:
+            return 0.0
+        now = time.monotonic()
+        early = max(self.next_at - now, 0.0)
+        # Who is late does not catch up: a provider counts what comes close together.
+        self.next_at = now + early + self.interval
+        return early
 
 
 class Ways:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -45,10 +45,19 @@ class Request:
 
 
 class ScriptedHttp:
-    """A server with the given answers in order; the last one is repeated."""
+    """A server with the given answers in order; the last one is repeated.
+
+    The question of who a bot is, which opens a connection, is no request: it has an answer of its own.
+    """
+
+    GREETED: ClassVar[dict[str, object]] = {
+        "ok": True,
+        "result": {"id": 1, "is_bot": True, "first_name": "Bot", "username": "daily_bot"},
+    }
 
     def __init__(self, *answers: Answer) -> None:
         self.requests: list[Request] = []
+        self.greetings = 0
         self.peers: set[tuple[str, int]] = set()
         self.stopped = threading.Event()
         self._answers = deque(answers)
@@ -86,9 +95,13 @@ class ScriptedHttp:
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
-        self.requests.append(Request(parts.path, parse_qs(parts.query), body))
         self.peers.add((handler.client_address[0], handler.client_address[1]))
-        answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+        if parts.path.endswith("/getMe"):
+            self.greetings += 1
+            answer = Answer.of(self.GREETED)
+        else:
+            self.requests.append(Request(parts.path, parse_qs(parts.query), body))
+            answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
         if answer.silent:
             self.stopped.wait()
         if answer.silent or not answer.status:

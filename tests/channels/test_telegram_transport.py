@@ -61,6 +61,13 @@ def preview(form: dict[str, str]) -> Any:
     return json.loads(form["link_preview_options"])
 
 
+def test_the_connection_is_there_before_the_first_message() -> None:
+    with ScriptedHttp(accepted()) as server, TelegramTransport(settings(server.url)) as opened:
+        assert (server.greetings, len(server.requests), len(server.peers)) == (1, 0, 1)
+        opened.send(telegram())
+        assert (server.greetings, len(server.requests), len(server.peers)) == (1, 1, 1)
+
+
 def test_sends_html_with_the_cover_above_the_text() -> None:
     with ScriptedHttp(accepted(4711)) as server, TelegramTransport(settings(server.url)) as opened:
         receipt = opened.send(telegram(preview_url="https://news.example.com/cover.png"))

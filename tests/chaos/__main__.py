@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [--full] [--seed N] [--json FILE] [SCENARIO …]`: nothing lost, nothing doubled, or status 1."""
+"""`python -m tests.chaos [--full] [--seed N] [--old REF] [--json FILE] [SCENARIO …]`: nothing lost, nothing doubled, or status 1."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ def main() -> int:
     for name in names:
         _say(f"{name}, seed {seed}")
         try:
-            results.append(run(name, full=given.full, seed=seed, readers=given.readers))
+            results.append(run(name, full=given.full, seed=seed, readers=given.readers, old=given.old))
         except (ChaosError, OSError, psycopg.Error) as error:
             results.append(Result(name, "", seed, 0, problems=[f"ended early: {error!r}"]))
         _say(table(results[-1:]))
@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help="all scenarios, each with 20,000 recipients")
     parser.add_argument("--readers", type=int, help="so many recipients instead")
     parser.add_argument("--seed", type=int, help="for the random moments; printed when left out")
+    parser.add_argument(
+        "--old", metavar="REF", help="versions: this commit's workers, else those before this tree"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was counted")
     return parser
 

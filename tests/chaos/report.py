@@ -41,6 +41,8 @@ class Result:
     allowed: int = 0
     seconds: float = 0.0
     sink: Mapping[str, int] = field(default_factory=dict)
+    #: What a scenario says of itself.
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def count(world: World, scenario: str, *, needs_hit: bool) -> Result:
         open=toll.open,
         allowed=toll.allowed + cut,
         sink=totals,
+        notes=world.notes,
     )
     _judge_rows(result, world, rows, arrivals)
     _judge_bounds(result, needs_hit)
@@ -136,12 +139,13 @@ def _tell(
 
 
 def table(results: Sequence[Result]) -> str:
-    """One line a scenario, and its problems under it."""
+    """One line a scenario, and its notes and problems under it."""
     lines = [[*map(_cell, (getattr(result, name) for name in COLUMNS))] for result in results]
     widths = [max(map(len, column)) for column in zip(COLUMNS, *lines, strict=True)]
     shown = ["  ".join(name.rjust(width) for name, width in zip(COLUMNS, widths, strict=True))]
     for line, result in zip(lines, results, strict=True):
         shown.append("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+        shown += [f"    · {note}" for note in result.notes]
         shown += [f"    ! {problem}" for problem in result.problems]
     return "\n".join(shown)
 

@@ -1,6 +1,7 @@
 """The scenarios: what is done to a world while it sends, and what it may cost."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from distributor.bootstrap import build
 from distributor.dispatch import drain, sweep
 from distributor.settings import load_settings
 
+from .history import ROOT, lay_out
 from .processes import Process, held_journals, open_intents, wait_until
 from .report import Result, count
 from .world import LEASE, Setup, World, frozen
@@ -26,31 +29,39 @@ Act = Callable[[World, int], None]
 TAKEN_WITHIN = 75.0
 #: Seconds after which no more harm is done; then so many again until all must be settled, in the short form fewer.
 LONGEST, SHORT_LONGEST = 300.0, 90.0
+#: Seconds in which a channel must stop whose relay has gone, and must be tried again when its stop is over.
+STOPS_WITHIN, RESUMES_WITHIN = 10.0, 15
 #: Seconds in which a worker must have ended that was told to.
 STOP_WITHIN = 20.0
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is done, how often in the short and in the full form, and what differs in the world."""
+    """What is done, how often (or for how many seconds) in the full and in the short form, and what differs in the world.
+
+    `check` looks at what was settled, beyond what is counted of every scenario.
+    """
 
     act: Act
     times: int
     short_times: int = 2
     needs_hit: bool = True
+    check: Callable[[World], None] | None = None
     setup: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run(name: str, *, full: bool, seed: int, readers: int | None = None) -> Result:
+def run(name: str, *, full: bool, seed: int, readers: int | None = None, old: str | None = None) -> Result:
     """Builds a world, does what the scenario says, waits until all is settled or time is up, and counts."""
     scenario = SCENARIOS[name]
     begun = time.monotonic()
     setup = replace(FULL if full else SHORT, **scenario.setup)
-    setup = replace(setup, readers=readers or setup.readers)
+    setup = replace(setup, readers=readers or setup.readers, old=old)
     with World(setup, seed) as world:
         scenario.act(world, scenario.times if full else scenario.short_times)
         world.sink.ask(**CALM)
         settled = wait_until(world.settled, LONGEST if full else SHORT_LONGEST, every=0.2)
+        if settled and scenario.check:
+            scenario.check(world)
         result = count(world, name, needs_hit=scenario.needs_hit)
         result.seconds = time.monotonic() - begun
         if not settled:
@@ -75,6 +86,7 @@ CALM: Mapping[str, Any] = {
     "frequency": {},
     "closing": 0.0,
     "refuse": False,
+    "down": False,
     "nonsense_dot": 0.0,
     "nonsense_rcpt": 0.0,
     "hang": 0.0,
@@ -204,6 +216,46 @@ def kill_parents(world: World, times: int) -> None:
 
     world.begin()
     _repeat(world, times, orphan)
+
+
+def mix_versions(world: World, times: int) -> None:
+    """Workers of an earlier commit and of this tree on one issue, as in an upgrade; one of each is killed in turn.
+
+    Either version takes over what it had in hand. A version without journals leaves all of its slice in doubt, and asks
+    nobody's.
+    """
+    old = lay_out(world.setup.old, world.root)
+    doubts = 1 if (old / "distributor/journal.py").exists() else world.setup.slice
+
+    def all_are_at_it() -> bool:
+        wait_until(lambda: all(map(world.is_sending, world.workers)) or not world.going, LONGEST)
+        return world.going
+
+    world.trees = (ROOT, old)
+    world.begin()
+    for tree in islice(cycle(world.trees), times):
+        if all_are_at_it():
+            world.pause(0.0, 1.0)
+            victim = next(worker for worker in world.workers if world.tree_of[worker.pid] == tree)
+            world.kill_worker(victim, doubts)
+    all_are_at_it()  # who was started last as well
+
+
+def all_trees_have_sent(world: World) -> None:
+    """Each version a part, by what the processes themselves say of whose code they run."""
+    sent = world.sent_by_tree()
+    told = ", ".join(f"{number} by {_called(tree)}" for tree, number in sent.items())
+    world.notes.append(f"sent: {told}")
+    if set(sent) != set(world.trees):
+        world.problems.append(
+            f"not all of {', '.join(map(_called, world.trees))} have sent, or others have: {told}"
+        )
+
+
+def _called(tree: Path | None) -> str:
+    if tree is None:
+        return "a process that has not told whose code it runs"
+    return "this tree" if tree == ROOT else tree.name
 
 
 def kill_opener(world: World, _times: int) -> None:
@@ -339,6 +391,46 @@ def cut_lines(world: World, times: int) -> None:
     world.pause(2.0, 3.0)
 
 
+def close_relay(world: World, seconds: int) -> None:
+    """Nobody listens at the relay for so many seconds: the channel stops, `status` says so, and it goes on by itself.
+
+    The relay is stopped in good order, and what it took it has answered: so nothing is in doubt, and no try is paid.
+    """
+    world.begin()
+    wait_until(lambda: world.sink.messages > world.setup.readers // 3, LONGEST)
+    world.sink.ask(down=True)
+    back = time.monotonic() + seconds
+    if not wait_until(lambda: bool(world.sql(STOPS)), STOPS_WITHIN):
+        world.problems.append(f"the channel is not stopped {STOPS_WITHIN:.0f} s after its relay went")
+    if not re.search("email (is|was) stopped", said := world.run("status")):
+        world.problems.append(f"`status` does not say that the channel is stopped: {said}")
+    time.sleep(max(0.0, back - time.monotonic()))
+    taken, stops = world.sink.messages, world.sql(STOPS)
+    world.sink.ask(down=False)
+    back = time.monotonic()
+    wait_until(lambda: world.sink.messages > taken or bool(world.sql(OVERDUE)), LONGEST)
+    if world.sink.messages == taken:
+        world.problems.append(f"a stop is over for {RESUMES_WITHIN} s, and nothing goes: {world.sql(STOPS)}")
+    world.notes.append(
+        f"stopped {stops[0][0] if stops else 0} times, went on {time.monotonic() - back:.1f} s after the relay was back"
+    )
+
+
+STOPS = "SELECT times, until, reason FROM channel_stops WHERE channel = 'email'"
+OVERDUE = f"SELECT 1 FROM channel_stops WHERE until < now() - interval '{RESUMES_WITHIN} s'"
+
+
+def all_sent_at_once(world: World) -> None:
+    """Everybody has it by the first try."""
+    others = world.sql(
+        "SELECT address, state, tries, attempts FROM deliveries WHERE (state, tries, attempts) <> ('sent', 1, 1)"
+    )
+    if others:
+        world.problems.append(f"{len(others)} not sent by the first try, such as {others[0]}")
+    if world.sql(STOPS):
+        world.problems.append(f"all is sent, and the channel is stopped still: {world.sql(STOPS)}")
+
+
 def refuse_some(world: World, _times: int) -> None:
     """Some recipients are refused, for a while or for good; a provider wants us slower. Then it has a good day."""
     world.sink.ask(
@@ -408,6 +500,14 @@ SCENARIOS: Mapping[str, Scenario] = {
     "freeze-worker": Scenario(freeze_workers, 5, 1),
     "freeze-in-transaction": Scenario(freeze_in_transaction, 2, 1),
     "kill-parent": Scenario(kill_parents, 8, 2),
+    "versions": Scenario(
+        mix_versions,
+        10,
+        check=all_trees_have_sent,
+        # Slow enough that whoever was killed is back in time. Settings that older code knows too, and a rate: both
+        # versions keep its pace under the same name in Redis.
+        setup={"delay": 0.1, "settings": {"engine": {"processes": None}, "email": {"rate": 2000}}},
+    ),
     "sweepers": Scenario(kill_and_sweep, 15, 3),
     "journals-deleted": Scenario(kill_and_delete_journals, 8, 1),
     "other-host": Scenario(freeze_workers, 3, 1, setup={"hosts": 2}),
@@ -419,6 +519,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "answers-lost": Scenario(lose_answers, 0, 0, needs_hit=False, setup={"proxy": True}),
     "lines-cut": Scenario(cut_lines, 5, 1, needs_hit=False),
     "lines-cut-resend": Scenario(cut_lines, 5, 1, needs_hit=False, setup={"on_unconfirmed": "resend"}),
+    "relay-down": Scenario(close_relay, 60, 4, needs_hit=False, check=all_sent_at_once),
     "nonsense": Scenario(
         misbehave(nonsense_dot=0.005, nonsense_rcpt=0.02, hang=0.001), 0, 0, needs_hit=False
     ),

@@ -46,6 +46,8 @@ class Faults:
     closing: float = 0.0
     #: Connections are closed at once.
     refuse: bool = False
+    #: Nobody listens, and open lines end behind the message they are in: a relay that is stopped in good order.
+    down: bool = False
     #: The final dot, and RCPT, are answered with words that are no reply.
     nonsense_dot: float = 0.0
     nonsense_rcpt: float = 0.0
@@ -90,8 +92,11 @@ class Sink:
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._granted: dict[str, tuple[int, int]] = {}
-        self.smtp = self._listen(self._accept)
-        self.control = self._listen(self._accept_control)
+        self._lines: set[Connection] = set()
+        self._door, control = _bound(), _bound()
+        self.smtp, self.control = _port(self._door), _port(control)
+        self._listen(self._door, self._accept)
+        self._listen(control, self._accept_control)
 
     def run(self) -> None:
         while True:
@@ -101,12 +106,17 @@ class Sink:
             while self.timers and self.timers[0][0] <= time.monotonic():
                 heapq.heappop(self.timers)[2]()
 
-    def _listen(self, accept: Callable[[socket.socket], None]) -> int:
-        server = socket.create_server(("127.0.0.1", 0), backlog=512)
-        server.setblocking(False)
+    def _listen(self, server: socket.socket, accept: Callable[[socket.socket], None]) -> None:
+        server.listen(512)
         self.selector.register(server, selectors.EVENT_READ, lambda: accept(server))
-        port: int = server.getsockname()[1]
-        return port
+
+    def _shut(self) -> None:
+        """The port stays bound, so that it is ours when we are back; without a listener the kernel refuses."""
+        self.selector.unregister(self._door)
+        self._door.close()
+        self._door = _bound(self.smtp)
+        for line in tuple(self._lines):
+            self._serve(line)
 
     # ── SMTP ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -120,6 +130,7 @@ class Sink:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             line = Connection(sock)
+            self._lines.add(line)
             self.selector.register(sock, selectors.EVENT_READ, lambda: self._readable(line))
             self._say(line, b"220 sink.example ESMTP\r\n")
             self._flush(line)
@@ -140,6 +151,9 @@ class Sink:
     def _serve(self, line: Connection) -> None:
         """All that can be answered now."""
         while not (line.waits or line.closed or line.dropped):
+            if self.faults.down and not line.in_data:
+                self._hang_up(line)
+                return
             if not (self._take_body(line) if line.in_data else self._take_command(line)):
                 break
         self._flush(line)
@@ -335,6 +349,7 @@ class Sink:
         if line.closed:
             return
         line.closed = True
+        self._lines.discard(line)
         self.selector.unregister(line.sock)
         line.sock.close()
 
@@ -364,8 +379,13 @@ class Sink:
         known = {each.name for each in fields(Faults)}
         if wrong := set(asked) - known:
             return {"error": f"unknown: {sorted(wrong)}"}
+        was_down = self.faults.down
         for name, value in asked.items():
             setattr(self.faults, name, value)
+        if self.faults.down and not was_down:
+            self._shut()
+        elif was_down and not self.faults.down:
+            self._listen(self._door, self._accept)
         answer: dict[str, Any] = {"totals": dict(self.totals)}
         if report:
             answer["readers"] = {
@@ -373,6 +393,19 @@ class Sink:
                 for address, each in self.readers.items()
             }
         return answer
+
+
+def _bound(port: int = 0) -> socket.socket:
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # its lines of before may still be open
+    server.bind(("127.0.0.1", port))
+    server.setblocking(False)
+    return server
+
+
+def _port(server: socket.socket) -> int:
+    port: int = server.getsockname()[1]
+    return port
 
 
 def main() -> None:

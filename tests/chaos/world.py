@@ -2,10 +2,13 @@
 
 import os
 import random
+import re
 import signal
+import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -48,6 +51,15 @@ SELECT id, 'ai-daily', 'active', substr(md5(id::text || random()::text), 1, 22),
 #: What PostgreSQL of the tests has switched off stays on here: it is killed.
 UNSAFE = {"fsync=off", "full_page_writes=off", "max_connections=50"}
 LEASE = 4  # seconds
+#: How the command is started: as anybody does, and so that its processes say whose code they run.
+PLAIN = ("-m", "distributor")
+TELLING = (str(Path(__file__).with_name("telling.py")),)
+TOLD = re.compile(r"process (\d+) runs (.+)/distributor/__init__\.py$")
+#: Which of these hold a chunk, and have sent of it or of another; how many each has sent.
+SENDING = (
+    "SELECT 1 FROM chunks c JOIN attempts a ON a.worker = c.lease_owner WHERE c.lease_owner = ANY(%s) LIMIT 1"
+)
+SENT_BY = "SELECT worker, count(*) FROM attempts WHERE outcome = 'sent' GROUP BY worker"
 #: Words of a log that stand for a bug.
 UNFORESEEN = ("raised unexpected", "Exception in thread", "Unrecoverable error")
 #: Seconds within which processes must be ready, and the first mail must arrive.
@@ -73,6 +85,8 @@ class Setup:
     proxy: bool = False
     #: Seconds a message takes at the sink.
     delay: float = 0.03
+    #: The commit whose workers run beside this tree's, in the scenario that has such; None: the one before this tree.
+    old: str | None = None
     #: Other settings of distributor.toml, as nested tables.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -108,9 +122,14 @@ class World:
         self.toll = Toll()
         #: What a scenario saw go wrong by itself.
         self.problems: list[str] = []
+        #: What it wants to be read beside the figures.
+        self.notes: list[str] = []
+        #: Whose code the workers run, in turn. None: this tree's, as everywhere else.
+        self.trees: Sequence[Path | None] = (None,)
         self.workers: list[Process] = []
         self.beats: list[Process] = []
         self.host_of: dict[int, int] = {}
+        self.tree_of: dict[int, Path | None] = {}
         self._started = 0
         self.seed = seed
         self._stack = ExitStack()
@@ -143,21 +162,28 @@ class World:
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(
-        self, *arguments: str, host: int = 0, program: Sequence[str] = ("-m", "distributor")
+        self,
+        *arguments: str,
+        host: int = 0,
+        program: Sequence[str] = PLAIN,
+        tree: Path | None = None,
     ) -> Process:
         """A command that goes on beside us; the end of the world ends it."""
         self._started += 1
         log = self.root / f"{self._started:03}-{Path(arguments[0]).stem if arguments else 'program'}.log"
         process = Process(
-            [sys.executable, *program, *arguments], log, self.environment(), self.projects[host].root
+            [sys.executable, *program, *arguments], log, self.environment(tree), self.projects[host].root
         )
         self._stack.callback(process.kill)
         self.host_of[process.pid] = host
         return process
 
-    def start_worker(self, host: int = 0) -> Process:
-        worker = self.start("worker", "--concurrency", str(self.setup.concurrency), host=host)
+    def start_worker(self, host: int = 0, tree: Path | None = None) -> Process:
+        """With a tree: of its code, and its processes say so."""
+        program, concurrency = TELLING if tree else PLAIN, str(self.setup.concurrency)
+        worker = self.start("worker", "--concurrency", concurrency, host=host, program=program, tree=tree)
         self.workers.append(worker)
+        self.tree_of[worker.pid] = tree
         return worker
 
     def start_beat(self) -> Process:
@@ -165,16 +191,17 @@ class World:
         self.beats.append(beat)
         return beat
 
-    def run(self, *arguments: str) -> None:
-        """A command, to its end."""
+    def run(self, *arguments: str) -> str:
+        """A command, to its end; what it said."""
         process = self.start(*arguments)
         if not process.wait(PATIENCE):
             raise ChaosError(f"distributor {' '.join(arguments)} does not end:\n{_tail(process.log)}")
+        return process.log.read_text("utf-8", "replace")
 
     def begin(self) -> None:
         """Everything is started, and the issue opened; returns when it is under way."""
         for number in range(self.setup.workers):
-            self.start_worker(number % self.setup.hosts)
+            self.start_worker(number % self.setup.hosts, self.trees[number % len(self.trees)])
         for _ in range(self.setup.beats):
             self.start_beat()
         self.start("send", "issue", "--wait", "1s")
@@ -184,16 +211,16 @@ class World:
     def replace(self, worker: Process) -> Process:
         """A worker in the place of one that is gone."""
         self.workers.remove(worker)
-        return self.start_worker(self.host_of[worker.pid])
+        return self.start_worker(self.host_of[worker.pid], self.tree_of[worker.pid])
 
     @property
     def proxied_url(self) -> str:
         return make_url(self.database_url).set(port=self.proxy.port).render_as_string(hide_password=False)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, tree: Path | None = None) -> dict[str, str]:
         return {
             **os.environ,
-            "PYTHONPATH": str(services.ROOT),  # the tree that is tested is the one this file lies in
+            "PYTHONPATH": str(tree or services.ROOT),  # the tree that is tested is the one this file lies in
             "DISTRIBUTOR_DATABASE_URL": self.proxied_url if self.setup.proxy else self.database_url,
             "DISTRIBUTOR_BROKER_URL": self.valkey.url,
         }
@@ -219,10 +246,13 @@ class World:
         wait_until(look, 20, every=0.05)
         return self.random.choice(found) if found else None
 
-    def kill_worker(self, worker: Process) -> None:
-        """SIGKILL to parent and children. Frozen first, so that what it had open is known exactly. Another one starts."""
+    def kill_worker(self, worker: Process, doubts: int = 1) -> None:
+        """SIGKILL to parent and children. Frozen first, so that what it had open is known exactly. Another one starts.
+
+        So many messages a connection may be in doubt.
+        """
         worker.freeze()
-        self.strike(worker.children, self.setup.lanes * self.setup.concurrency)
+        self.strike(worker.children, doubts * self.setup.lanes * self.setup.concurrency)
         worker.kill()
         self.replace(worker)
 
@@ -274,6 +304,19 @@ class World:
             "AND a.seq = d.seq), d.code, d.text FROM deliveries d"
         )
         return {address: Row(*more) for address, *more in found}
+
+    def is_sending(self, worker: Process) -> bool:
+        """Whether one of its processes holds a chunk and has written attempts; by the ledger, for older code has no journals."""
+        owners = [f"{socket.gethostname()}:{pid}" for pid in worker.children]
+        return bool(self.sql(SENDING, owners))
+
+    def sent_by_tree(self) -> Mapping[Path | None, int]:
+        """Folder of the code → how many were sent by it, as the processes tell; None: by one that has not told."""
+        told = {int(pid): Path(tree) for line in self.lines(" runs ") for pid, tree in TOLD.findall(line)}
+        sent: Counter[Path | None] = Counter()
+        for worker, number in self.sql(SENT_BY):
+            sent[told.get(int(worker.rpartition(":")[2] or 0))] += number
+        return sent
 
     def wrong_chunks(self) -> list[tuple[Any, ...]]:
         """Chunks whose counters are not what their rows are."""

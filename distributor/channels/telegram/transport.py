@@ -8,10 +8,13 @@ import asyncio
 import atexit
 import html
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,6 +46,8 @@ CONNECTIONS = 64
 #: Beyond the sum of all timeouts something else is wrong.
 SLACK_SECONDS = 5.0
 STOP_SECONDS = 5.0
+#: An idle connection is closed after five seconds (httpx' keepalive_expiry).
+STAYS_OPEN = 4.0
 
 T = TypeVar("T")
 
@@ -63,15 +68,23 @@ class BotThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="telegram-bot", daemon=True)
         self._thread.start()
+        self._used_at = -math.inf
+
+    @property
+    def idle_for(self) -> float:
+        """Seconds since the last answer."""
+        return time.monotonic() - self._used_at
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result, from any other thread. Raises TimeoutError when it takes longer than every timeout."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result(self._patience)
+            result = future.result(self._patience)
         except BaseException:
             future.cancel()
             raise
+        self._used_at = time.monotonic()
+        return result
 
     def close(self) -> None:
         """Closes the connections, then stops the loop and its thread."""
@@ -193,7 +206,12 @@ class TelegramTransport:
         self._secret = self.settings.token.get_secret_value()
 
     def __enter__(self) -> Self:
-        self._thread()
+        # A connection takes several round trips. The first message would pay them after its permit was given out, and
+        # come together with the next one's.
+        thread = self._thread()
+        if thread.idle_for > STAYS_OPEN:
+            with suppress(Exception, CancelledError):  # what is wrong, the first message will be told as well
+                thread.call(thread.bot.get_me())
         return self
 
     def __exit__(
