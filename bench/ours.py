@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.processes import BenchError, Child, MemoryWatch, say
@@ -14,6 +14,8 @@ from bench.sink import Counts, Sink
 
 #: PostgreSQL's backends report what they counted at most this late.
 STATISTICS_LAG = 2.0
+#: Processes of a worker, in general and when nothing but two cores limits them.
+CONCURRENCY, NEAR_CONCURRENCY = 2, 3
 TABLES = "relname LIKE 'deliveries%' OR relname LIKE 'attempts%' OR relname = 'chunks'"
 
 
@@ -22,7 +24,7 @@ class Setup:
     """How the engine runs. What is None is left to the engine's own default."""
 
     workers: int = 1
-    concurrency: int = 2
+    concurrency: int | None = None
     lanes: int | None = None
     slice: int | None = None
     chunk: int | None = None
@@ -30,11 +32,29 @@ class Setup:
     #: Any other setting of distributor.toml, as nested tables.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def processes(self) -> int:
+        """Of each worker."""
+        return self.concurrency or CONCURRENCY
+
     def system(self, port: int) -> dict[str, Any]:
         """distributor.toml for a relay on this port."""
         engine = {"lanes": self.lanes, "slice": self.slice, "chunk": self.chunk}
         given = {key: value for key, value in engine.items() if value is not None}
         return merged({"email": {"smtp": {"port": port}}, "engine": given}, self.settings)
+
+
+def near(setup: Setup) -> Setup:
+    """For a relay that answers at once: then connections add nothing, and threads of one process only fight for it.
+
+    As with the peers, of whose counts of sessions the best one counts; what was asked for stays.
+    """
+    return replace(
+        setup,
+        concurrency=setup.concurrency or NEAR_CONCURRENCY,
+        lanes=setup.lanes or 1,
+        slice=setup.slice or 200,
+    )
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,7 @@ def measure(
         measured = fit_post(ours, sink, size)
         say(f"writing {audience.readers:,} readers; a mail is {measured:,} bytes")
         ours.subscribe("email", "reader-#@d%.example", "d%.example", audience.readers, audience.domains)
-        workers = ours.start_workers(setup.workers, setup.concurrency)
+        workers = ours.start_workers(setup.workers, setup.processes)
         result: dict[str, Any] = {"setup": _plain(setup), "bytes": measured}
         result |= _send(ours, sink, audience.readers, workers, look_while_sending=look_while_sending)
         result["log_seconds_after"] = log_seconds(ours, audience.readers)

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench import peers
 from bench.botapi import BotApi
-from bench.ours import Audience, Setup, check, ended_well, measure, watch
+from bench.ours import Audience, Setup, check, ended_well, measure, near, watch
 from bench.processes import BenchError, say
 from bench.project import fit_post, installation
 from bench.report import (
@@ -58,7 +58,7 @@ def quick(plan: Plan) -> Result:
 def ours(plan: Plan) -> Result:
     """Ours alone."""
     with Sink() as sink:
-        result = measure(sink, Audience(plan.recipients or 10_000), plan.size, plan.setup)
+        result = measure(sink, Audience(plan.recipients or 10_000), plan.size, near(plan.setup))
     print(_details(result))
     return {"ours": result}
 
@@ -68,7 +68,7 @@ def full(plan: Plan) -> Result:
     recipients = plan.recipients or 1_000_000
     result = _compare(plan, recipients // 10, LARGE)
     with Sink() as sink:
-        large = measure(sink, Audience(recipients), plan.size, plan.setup, look_while_sending=True)
+        large = measure(sink, Audience(recipients), plan.size, near(plan.setup), look_while_sending=True)
     print(_details(large))
     print(table(["tenth of the time", "messages/s"], enumerate(large["rate_by_tenths"], 1)))
     looks = [("while sending", look) for look in large["log_seconds_during"]]
@@ -81,7 +81,7 @@ def latency(plan: Plan) -> Result:
     """A sink 20 and 50 ms away, 50 connections: how much of what round trips allow?"""
     connections, results, rows = 50, {}, []
     setup = plan.setup
-    lanes = setup.lanes or connections // (setup.workers * setup.concurrency)
+    lanes = setup.lanes or connections // (setup.workers * setup.processes)
     setup = replace(setup, lanes=lanes, chunk=setup.chunk or 100)
     for delay, recipients in ((20, 20_000), (50, 8_000)):
         with Sink(delay_ms=delay) as sink:
@@ -113,7 +113,7 @@ def telegram(plan: Plan) -> Result:
         project.configure(system, {"telegram": {"subscribers": True}})
         project.write_post("issue", 1500)
         project.subscribe("telegram", "#", "", readers)
-        workers = project.start_workers(plan.setup.workers, plan.setup.concurrency)
+        workers = project.start_workers(plan.setup.workers, plan.setup.processes)
         begun = time.time_ns()
         sender = project.start("send", "issue", "--wait", "60m")
         watch(sender, lambda: len(api.times), readers)
@@ -153,7 +153,7 @@ def pace(plan: Plan) -> Result:
         fit_post(project, sink, plan.size)
         project.subscribe("email", "reader-#@d%.example", "d%.example", readers - slow, 20)
         project.subscribe("email", "reader-#@slow.example", "slow.example", slow)
-        workers = project.start_workers(setup.workers, setup.concurrency)
+        workers = project.start_workers(setup.workers, setup.processes)
         sink.reset()
         sender = project.start("send", "issue", "--wait", "60m")
         watch(sender, lambda: sink.counts().recipients, readers)
@@ -191,7 +191,7 @@ def _evenness(asked: int, histogram: Sequence[int]) -> dict[str, float]:
 def _compare(plan: Plan, recipients: int, sizes: Sizes) -> Result:
     """Ours and each peer on one sink, with mails of the size that ours were measured to have."""
     with Sink() as sink:
-        found = measure(sink, Audience(recipients), plan.size, plan.setup)
+        found = measure(sink, Audience(recipients), plan.size, near(plan.setup))
         size = found["bytes"]
         attempts: dict[str, Callable[[], list[Rate]]] = {
             "smtp-source -d": lambda: peers.smtp_source_table(sink, size, sizes.source),

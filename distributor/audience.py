@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import Connection, Select, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, exists, func, or_, select, update
 
 from distributor.db import (
     Database,
@@ -274,6 +274,14 @@ def of_domains(audience: AudienceQuery, domains: Collection[str], *, others: boo
     return audience.where(~among if others else among)
 
 
+def behind(audience: AudienceQuery, number: int) -> AudienceQuery:
+    """The part of an audience (`active`) whose subscriber number is greater.
+
+    Said of both tables: PostgreSQL would read all subscriptions before it, again for each window.
+    """
+    return audience.where(subscribers.c.id > number, subscriptions.c.subscriber_id > number)
+
+
 def active(
     newsletter: str, channel: str, moment: datetime, *, only: str | None = None, without: Sequence[str] = ()
 ) -> Select[Any]:
@@ -282,23 +290,21 @@ def active(
     "As of" makes the number exact while windows of it are being written: who leaves meanwhile still has a row, and the
     worker skips it with its reason.
     """
+    # Not as an outer join: PostgreSQL takes "is null" for rare, expects next to nobody, and sorts a million for a window.
+    suppressed = exists().where(
+        suppressions.c.channel == subscribers.c.channel,
+        suppressions.c.address == subscribers.c.address,
+        suppressions.c.created_at <= moment,
+    )
     query = (
         select(subscribers.c.id.label("subscriber_id"), subscribers.c.address, subscribers.c.domain)
         .join(subscriptions, subscriptions.c.subscriber_id == subscribers.c.id)
-        .outerjoin(
-            suppressions,
-            and_(
-                suppressions.c.channel == subscribers.c.channel,
-                suppressions.c.address == subscribers.c.address,
-                suppressions.c.created_at <= moment,
-            ),
-        )
         .where(
             subscribers.c.channel == channel,
             subscriptions.c.newsletter == newsletter,
             subscriptions.c.activated_at <= moment,
             or_(subscriptions.c.ended_at.is_(None), subscriptions.c.ended_at > moment),
-            suppressions.c.id.is_(None),
+            ~suppressed,
         )
     )
     if without:

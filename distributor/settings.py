@@ -139,7 +139,7 @@ class EngineSettings(Frozen):
     """`[engine]`."""
 
     chunk: int = Field(500, ge=1, le=10_000, description="deliveries a worker leases at once")
-    slice: int = Field(50, ge=1, le=500, description="deliveries whose intent is committed together")
+    slice: int = Field(100, ge=1, le=500, description="deliveries whose intent is committed together")
     lanes: int = Field(4, ge=1, le=256, description="connections a worker process opens per channel")
     lease: Duration = timedelta(seconds=60)
     sweep: Duration = timedelta(seconds=15)

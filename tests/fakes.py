@@ -203,13 +203,11 @@ class World:
         issue, _ = open_issue(self.engine, self.newsletter, make_post(), DAY, by=OpenedBy.PERSON, **options)
         token = self.ledger.take_opening(issue.id, LEASE)
         assert token is not None
-        moment = self.ledger.freeze(
+        moment = self.ledger.freeze(issue.id)
+        subscribed = [name for name in self.newsletter.channels if takes_subscribers(self.newsletter, name)]
+        self.ledger.plan(
             issue.id,
-            lambda now: {
-                name: active("daily", name, now)
-                for name in self.newsletter.channels
-                if takes_subscribers(self.newsletter, name)
-            },
+            {name: active("daily", name, moment) for name in subscribed},
             dict.fromkeys(self.newsletter.channels, 0),
         )
         return issue, token, moment

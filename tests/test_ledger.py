@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from fakes import BOTH, DAY, LEASE, World, make_world, migrated_database, outcome_of
 from sqlalchemy import func, select
 
-from distributor.audience import NewSubscriber, active
+from distributor.audience import NewSubscriber, active, behind
 from distributor.db import Database, chunks, deliveries
 from distributor.errors import RequestRefused
 from distributor.journal import record_of
@@ -99,7 +100,7 @@ def write(world: World, issue: Issue, token: str, *, window: int, times: int | N
             issue.id,
             "email",
             "all",
-            active("daily", "email", frozen),
+            partial(behind, active("daily", "email", frozen)),
             token=token,
             lease=LEASE,
             chunk=2,
@@ -176,7 +177,7 @@ class TestAudience:
         world.subscribe("late")
         world.leave("bob")
         write(world, issue, token, window=1)
-        assert world.ledger.freeze(issue.id, lambda _now: {}, {"email": 99}) == moment
+        assert world.ledger.freeze(issue.id) == moment
         assert world.states(issue) == {"ann": "pending", "bob": "pending"}
         assert world.check_sum(issue).planned == 2
 

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from distributor.channels.email import EmailChannel
 from distributor.channels.email.smtp import SmtpTransport
 from distributor.db import Database, chunks, deliveries
-from distributor.dispatch import sweep
+from distributor.dispatch import lane, sweep
 from distributor.errors import ConfigError
 from distributor.model import EVERYBODY, Issue, Parcel, Receipt, Recipient
 from distributor.sandbox.server import Sandbox
@@ -28,6 +28,11 @@ from distributor.settings import EmailSettings, Settings, load_settings
 
 SECOND = timedelta(seconds=1)
 Table = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_what_is_due_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "IDLE_PATIENCE", -1.0)
 
 
 @pytest.fixture(scope="module", params=BOTH)

@@ -1,11 +1,12 @@
 """Opening an issue: rendered, frozen, its audience written down."""
 
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 
-from distributor.audience import AudienceQuery, active, of_domains
+from distributor.audience import AudienceQuery, active, behind, of_domains
 from distributor.channels import Channel
 from distributor.dispatch.engine import Engine
 from distributor.errors import RequestRefused
@@ -120,15 +121,10 @@ def write_audience(engine: Engine, issue: Issue) -> bool:
         return False
     newsletter = engine.newsletters[issue.newsletter]
     fixed = {name: engine.channels[name].destinations(newsletter) for name in newsletter.channels}
-    moment = engine.ledger.freeze(
-        issue.id,
-        lambda now: _subscribed(newsletter, fixed, now),
-        {name: len(recipients) for name, recipients in fixed.items()},
-    )
+    moment = engine.ledger.freeze(issue.id)
     audiences = _subscribed(newsletter, fixed, moment)
     try:
-        for name in newsletter.channels:
-            _write_channel(engine, issue, token, fixed[name], audiences.get(name), name)
+        _write(engine, issue, token, fixed, audiences)
     except LeaseLost as error:
         log.warning("opening_lost %s", error)
         return False
@@ -147,43 +143,66 @@ def _subscribed(
     }
 
 
-def _write_channel(
+def _write(
     engine: Engine,
     issue: Issue,
     token: str,
-    fixed: Sequence[Recipient],
-    audience: AudienceQuery | None,
-    channel: str,
+    fixed: Mapping[str, Sequence[Recipient]],
+    audiences: Mapping[str, AudienceQuery],
 ) -> None:
-    ledger, settings = engine.ledger, engine.settings
-    ledger.write_destinations(issue.id, fixed, token=token, lease=settings.lease)
-    if fixed:
-        engine.wake(channel)
-    canary = engine.newsletters[issue.newsletter].canary.share
-    if audience is None:
-        return
-    # Window by window in turn: no group waits until another one's hundred thousands are written.
-    unfinished = deque((*each, FIRST_WINDOW) for each in _groups(engine.channels[channel], audience).items())
+    """Destinations, then window by window in turn.
+
+    The first messages wait neither for another group's hundred thousands nor until everybody is counted.
+    """
+    ledger, lease = engine.ledger, engine.settings.lease
+    for channel, recipients in fixed.items():
+        ledger.write_destinations(issue.id, recipients, token=token, lease=lease)
+        if recipients:
+            engine.wake(channel)
+    unfinished = [
+        _Part(engine, issue, token, channel, group, within)
+        for channel, audience in audiences.items()
+        for group, within in _groups(engine.channels[channel], audience).items()
+    ]
+    unfinished = [part for part in unfinished if part.write(FIRST_WINDOW)]
+    ledger.plan(issue.id, audiences, {channel: len(recipients) for channel, recipients in fixed.items()})
     while unfinished:
-        group, within, window = unfinished.popleft()
-        if ledger.write_window(
-            issue.id,
-            channel,
-            group,
-            within,
-            token=token,
+        unfinished = [part for part in unfinished if part.write(WINDOW)]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The recipients of one channel and pace group."""
+
+    engine: Engine
+    issue: Issue
+    token: str
+    channel: str
+    group: str
+    within: AudienceQuery
+
+    def write(self, window: int) -> bool:
+        """Writes the next window down; False when there is none."""
+        settings = self.engine.settings
+        written = self.engine.ledger.write_window(
+            self.issue.id,
+            self.channel,
+            self.group,
+            partial(behind, self.within),
+            token=self.token,
             lease=settings.lease,
             chunk=settings.chunk,
             window=window,
-            canary=canary,
-        ):
-            engine.wake(channel)
-            unfinished.append((group, within, WINDOW))
+            canary=self.engine.newsletters[self.issue.newsletter].canary.share,
+        )
+        if written:
+            self.engine.wake(self.channel)
+        return written > 0
 
 
 def _groups(channel: Channel, audience: AudienceQuery) -> Mapping[str, AudienceQuery]:
-    """Pace group → its part of the audience, those with a limit of their own first: they take the longest."""
+    """Pace group → its part of the audience: a slow provider must not hold the others."""
     groups = channel.pace_groups()
     named = [domain for domains in groups.values() for domain in domains]
     parts = {name: of_domains(audience, domains) for name, domains in groups.items()}
-    return {**parts, EVERYBODY: of_domains(audience, named, others=True) if named else audience}
+    return {EVERYBODY: of_domains(audience, named, others=True) if named else audience, **parts}

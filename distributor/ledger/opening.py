@@ -59,16 +59,8 @@ class Opening(Tables):
             ).rowcount
         return token if taken else None
 
-    def freeze(
-        self,
-        issue_id: int,
-        planned: Callable[[datetime], Mapping[str, Select[Any]]],
-        fixed: Mapping[str, int],
-    ) -> datetime:
-        """Fixes the moment and the number of recipients, once; a second call returns the first one's moment.
-
-        `planned(moment)` gives each channel's audience as of the moment; `fixed` the number of its destinations.
-        """
+    def freeze(self, issue_id: int) -> datetime:
+        """Fixes the moment whose audience the issue is for, once; a second call returns the first one's."""
         with self.database.write() as connection:
             frozen: datetime | None = connection.execute(
                 select(issues.c.frozen_at).where(issues.c.id == issue_id)
@@ -76,19 +68,23 @@ class Opening(Tables):
             if frozen:
                 return frozen
             now = self.database.now(connection)
-            audiences = planned(now)
-            for channel, destinations in fixed.items():
-                number = destinations
-                if channel in audiences:
+            connection.execute(update(issues).where(issues.c.id == issue_id).values(frozen_at=now))
+            return now
+
+    def plan(self, issue_id: int, audiences: Mapping[str, Select[Any]], fixed: Mapping[str, int]) -> None:
+        """Says how many recipients each channel will have: its audience, and its `fixed` number of destinations."""
+        for channel, destinations in fixed.items():
+            number = destinations
+            if channel in audiences:
+                with self.database.read() as connection:
                     counted = select(func.count()).select_from(audiences[channel].subquery())
                     number += connection.execute(counted).scalar_one()
+            with self.database.write() as connection:
                 connection.execute(
                     update(issue_channels)
                     .where(issue_channels.c.issue_id == issue_id, issue_channels.c.channel == channel)
                     .values(planned=number)
                 )
-            connection.execute(update(issues).where(issues.c.id == issue_id).values(frozen_at=now))
-            return now
 
     def write_destinations(
         self, issue_id: int, recipients: Sequence[Recipient], *, token: str, lease: timedelta
@@ -118,7 +114,7 @@ class Opening(Tables):
         issue_id: int,
         channel: str,
         pace_group: str,
-        audience: Select[Any],
+        audience: Callable[[int], Select[Any]],
         *,
         token: str,
         lease: timedelta,
@@ -128,7 +124,7 @@ class Opening(Tables):
     ) -> int:
         """Writes the next window of an audience (deliveries and their chunks) in one transaction.
 
-        Of each window the share `canary` is due at once, and the rest held until that is judged.
+        `audience(n)` is the query for those whose subscriber number is greater than n. Of each window the share `canary` is due at once, and the rest held until that is judged.
 
         Returns how many deliveries it wrote; 0 when this part of the audience is complete. Resumes behind the last
         window that was committed, and renews the lease. Raises LeaseLost when another one writes this issue by now,
@@ -144,10 +140,9 @@ class Opening(Tables):
                 )
             ).scalar_one()
             base = self._next_seq(connection, issue_id) - 1
-            who = audience.subquery("who")
+            who = audience(after).subquery("who")
             page = (
                 select(who.c.subscriber_id, who.c.address)
-                .where(who.c.subscriber_id > after)
                 .order_by(who.c.subscriber_id)
                 .limit(window)
                 .subquery("page")
