@@ -82,8 +82,9 @@ def latency(plan: Plan) -> Result:
     connections, results, rows = 50, {}, []
     setup = plan.setup
     lanes = setup.lanes or connections // (setup.workers * setup.processes)
-    setup = replace(setup, lanes=lanes, chunk=setup.chunk or 100)
-    for delay, recipients in ((20, 20_000), (50, 8_000)):
+    # A chunk of two turns: larger ones leave fewer lanes at work towards the end.
+    setup = replace(setup, lanes=lanes, chunk=setup.chunk or 60)
+    for delay, recipients in ((20, 60_000), (50, 30_000)):
         with Sink(delay_ms=delay) as sink:
             found = measure(sink, Audience(plan.recipients or recipients), plan.size, setup)
         one, two = (allowed_by_round_trips(connections, delay, trips) for trips in (1, 2))

@@ -5,6 +5,7 @@ import time
 
 from distributor.dispatch.engine import Engine, Stop
 from distributor.dispatch.hold import Keeper
+from distributor.dispatch.known import KnownIssues
 from distributor.dispatch.lane import Lane
 
 
@@ -14,9 +15,17 @@ def drain(engine: Engine, channel: str, *, seconds: float, stop: Stop | None = N
     Returns how many deliveries were tried. `stop` ends it early: each lane finishes the message it is in.
     """
     deadline = time.monotonic() + seconds
+    issues = KnownIssues(engine, channel)
     with Keeper(engine.ledger, engine.settings.lease) as keeper:
         lanes = [
-            Lane(engine, channel, keeper, deadline, stop or threading.Event())
+            Lane(
+                engine,
+                channel,
+                issues=issues,
+                keeper=keeper,
+                deadline=deadline,
+                stop=stop or threading.Event(),
+            )
             for _ in range(engine.settings.lanes)
         ]
         threads = [

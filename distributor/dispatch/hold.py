@@ -63,6 +63,11 @@ class Keeper:
         self._over.set()
         self._thread.join()
 
+    @property
+    def busy(self) -> bool:
+        """Whether any lane of the drain has a chunk."""
+        return bool(self._holds)
+
     def keep(self, hold: Hold) -> None:
         with self._lock:
             self._holds.add(hold)

@@ -7,7 +7,7 @@ next intent. Message by message its journal says what is under way, so that `kil
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from typing import Any
 
 from distributor.dispatch.engine import Engine, Stop, placeholder_values
 from distributor.dispatch.hold import Hold, Keeper, clock
-from distributor.dispatch.reconciling import hold_if_set_back
+from distributor.dispatch.known import KnownIssues
 from distributor.dispatch.ways import NoWay, Way, Ways, stop_names
 from distributor.errors import Kind, Rejected, Scope, SendError, ServiceDown, Unavailable
 from distributor.journal import JournalBroken, NoJournal, Progress, record_of
@@ -23,8 +23,6 @@ from distributor.ledger import NOTHING_DUE, LeaseLost, Postponed, Slice
 from distributor.model import (
     Delivery,
     DeliveryState,
-    Issue,
-    Message,
     Outcome,
     Parcel,
     Receipt,
@@ -133,15 +131,22 @@ _NO_RECEIPT = Receipt()
 class Lane:
     """One thread of a drain."""
 
-    def __init__(self, engine: Engine, channel: str, keeper: Keeper, deadline: float, stop: Stop) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        channel: str,
+        *,
+        issues: KnownIssues,
+        keeper: Keeper,
+        deadline: float,
+        stop: Stop,
+    ) -> None:
         self.engine, self.ledger = engine, engine.ledger
         self.channel = engine.channels[channel]
         self.policy = engine.policies[channel]
-        self.keeper, self.deadline, self.stop = keeper, deadline, stop
+        self.issues, self.keeper, self.deadline, self.stop = issues, keeper, deadline, stop
         self.tried = 0
         self.error: Exception | None = None
-        self._messages: dict[int, Mapping[str, Sequence[Message]]] = {}
-        self._issues: dict[int, Issue] = {}
         self._asked: dict[int, datetime] = {}
         self._size = engine.settings.slice
 
@@ -169,11 +174,15 @@ class Lane:
                     return
 
     def _nothing_soon(self) -> bool:
-        """False after a nap: something will be due soon, and a drain that ends now would come back too late for it."""
+        """False after a nap: something will be due soon, and a drain that ends now would come back too late for it.
+
+        While other lanes are busy it costs nothing to stay: chunks come back, and an issue that opens goes on to grow.
+        """
         wait = self.ledger.due_in(self.channel.name)
-        if wait is None or wait > IDLE_PATIENCE:
+        soon = wait is not None and wait <= IDLE_PATIENCE
+        if not soon and not self.keeper.busy:
             return True
-        self.engine.sleep(min(max(wait, PERMIT_NAP), IDLE_NAP))
+        self.engine.sleep(IDLE_NAP if wait is None else min(max(wait, PERMIT_NAP), IDLE_NAP))
         return False
 
     def _may_go_on(self) -> bool:
@@ -203,7 +212,7 @@ class Lane:
     def _work(self, hold: Hold) -> Halt | None:
         """Sends a chunk, slice by slice. None: the lease was lost, and somebody else has the chunk."""
         try:
-            self._know(hold.chunk.issue_id)
+            self._known = self.issues.find(hold.chunk.issue_id)
             self.ways.choose_anew()
             return self._send_chunk(hold)
         except SentLogBroken as error:  # the ledger has it all
@@ -217,7 +226,7 @@ class Lane:
         except LeaseLost as error:
             log.warning("lease_lost %s", error)
             self._let_go(hold)
-            self._messages.clear()  # what is known of the issues may be of a database that was set back meanwhile
+            self.issues.forget()
             return None
         except BaseException:
             self._let_go(hold, keep=True)
@@ -302,7 +311,7 @@ class Lane:
                 if (
                     self.policy.on_unconfirmed == "hold"
                 ):  # else a successor may have made them pending again, on purpose
-                    self._remember(hold, sent)
+                    self._remember(sent)
                 raise
         except ServiceDown as error:
             log.warning("ledger_unreachable outcomes=%s waiting to write them: %s", len(sent.outcomes), error)
@@ -313,11 +322,11 @@ class Lane:
     def _written(self, hold: Hold, sent: Sent) -> None:
         """The ledger has it for good: the journal may forget it, and the sent log must not."""
         hold.journal.reset()
-        self._remember(hold, sent)
+        self._remember(sent)
 
-    def _remember(self, hold: Hold, sent: Sent) -> None:
+    def _remember(self, sent: Sent) -> None:
         if self.engine.sent_log:
-            self.engine.sent_log.append(self._issues[hold.chunk.issue_id], sent.outcomes)
+            self.engine.sent_log.append(self._known.issue, sent.outcomes)
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -379,8 +388,8 @@ class Lane:
 
     def _permit(self, way: Way, queue: "Collection[Try]", until: float) -> Halt | None:
         """Takes one permit, with more in advance when there are; None, or why the slice ends here."""
-        if self.stop.is_set():
-            return AGAIN
+        if not self._may_go_on():
+            return AGAIN  # and not to the slice's end: the next drain waits for the last lane of this one
         if time.monotonic() >= (until if way.permits else until - PERMIT_AHEAD):  # none is taken and not used
             return AT_ONCE  # another chunk's turn: what is slow holds no lane
         while not way.permits:
@@ -525,17 +534,10 @@ class Lane:
 
     # ── what is sent ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _know(self, issue_id: int) -> None:
-        """Reads an issue and its messages before anything of it is in hand."""
-        if issue_id not in self._messages:
-            self._messages[issue_id] = self.ledger.messages(issue_id, self.channel.name)
-            self._issues[issue_id] = issue = self.ledger.issue(issue_id)
-            hold_if_set_back(self.engine, issue)
-
     def _parcels(self, delivery: Delivery) -> Sequence[Parcel]:
         """The parts that are still to be sent."""
         issue_id = delivery.identity.issue_id
-        parts = self._messages[issue_id][delivery.recipient.variant]
+        parts = self._known.messages[delivery.recipient.variant]
         sent_date = self._sent_date(delivery)
         values = placeholder_values(self.engine.base_url, issue_id, delivery.recipient.token)
         return [
@@ -555,7 +557,7 @@ class Lane:
             if delivery.resend_id not in self._asked:
                 self._asked[delivery.resend_id] = self.ledger.asked_at(delivery.resend_id)
             return self._asked[delivery.resend_id]
-        issue = self._issues[delivery.identity.issue_id]
+        issue = self._known.issue
         return issue.frozen_at or issue.opened_at
 
 
