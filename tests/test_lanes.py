@@ -680,6 +680,59 @@ class TestPace:
         assert 90 <= within <= 110
 
 
+class TestTogether:
+    """The lanes of one drain."""
+
+    def test_an_issue_is_read_once_for_all(self, sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = make_world(sqlite, chunk=1, slice=1, lanes=4)
+        many(world, 20)
+        world.open()
+        world.channel.before = lambda _parcel: time.sleep(0.01)
+        asked: list[int] = []
+        real = world.ledger.messages
+
+        def messages(issue_id: int, channel: str) -> Any:
+            asked.append(issue_id)
+            return real(issue_id, channel)
+
+        monkeypatch.setattr(world.ledger, "messages", messages)
+        assert world.drain() == 20
+        assert world.channel.opened > 1
+        assert len(asked) == 1
+
+    def test_one_without_a_chunk_stays_while_another_is_busy(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An issue that opens brings more chunks than the first ones, and a lane that has ended takes none of them."""
+        monkeypatch.setattr(lane, "IDLE_NAP", 0.02)
+        world = make_world(sqlite, chunk=30, lanes=2)
+        many(world, 30)
+        world.open()
+        threads: set[str] = set()
+        later = [DAY + timedelta(days=1)]
+
+        def note(_parcel: Parcel) -> None:
+            threads.add(threading.current_thread().name)
+            if later and len(world.channel.calls) == 10:
+                world.open(later.pop(), "second")
+            time.sleep(0.01)
+
+        world.channel.before = note
+        assert world.drain() == 60
+        assert len(threads) == 2
+
+    def test_the_drains_end_ends_a_slice(self, sqlite: Database) -> None:
+        world = make_world(sqlite, chunk=200, slice=200)
+        many(world, 200)
+        issue = world.open()
+        world.channel.before = lambda _parcel: time.sleep(0.02)
+        began = time.monotonic()
+        sent = world.drain(seconds=0.4)
+        assert 5 < sent < 100
+        assert time.monotonic() - began < lane.SLICE_AGE
+        assert (world.check_sum(issue).sent, world.check_sum(issue).pending) == (sent, 200 - sent)
+
+
 class TestAnnouncing:
     def sent(self, world: World) -> Sequence[tuple[Parcel, Parcel | None]]:
         """(sent, announced), in order; asserts that what was announced is the very object sent next."""

@@ -1,16 +1,18 @@
 """Issues, their frozen audience, leases and a person's choices, on both databases."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from fakes import BOTH, DAY, LEASE, World, make_world, migrated_database, outcome_of
+from fakes import BOTH, DAY, LEASE, FakeChannel, World, make_world, migrated_database, outcome_of
 from sqlalchemy import func, select
 
 from distributor.audience import NewSubscriber, active, behind
 from distributor.db import Database, chunks, deliveries
+from distributor.dispatch import opening
 from distributor.errors import RequestRefused
 from distributor.journal import record_of
 from distributor.ledger import LeaseLost, NewIssue, Postponed, ResendRequest
@@ -181,6 +183,26 @@ class TestAudience:
         assert world.states(issue) == {"ann": "pending", "bob": "pending"}
         assert world.check_sum(issue).planned == 2
 
+    def test_no_group_waits_for_another_ones_windows(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(opening, "FIRST_WINDOW", 1)
+        monkeypatch.setattr(opening, "WINDOW", 2)
+        channel = FakeChannel(groups=["slow.example"])
+        grouped = make_world(world.database, channels=[channel])
+        for name in ("ann", "bob", "cy"):
+            grouped.subscribe(name, f"{name}@slow.example")
+        written: list[int] = []
+
+        def count(_channel: str) -> None:
+            with world.database.read() as connection:
+                written.append(connection.execute(select(func.count()).select_from(deliveries)).scalar_one())
+
+        grouped.engine = replace(grouped.engine, wake=count)
+        issue = grouped.open()
+        assert written == [1, 2, 4, 6]
+        assert grouped.check_sum(issue).planned == 6
+
     def test_a_crash_between_windows_is_resumed_without_doubles(self, world: World) -> None:
         world.subscribe(*(f"reader-{number}" for number in range(10)))
         issue, token, _ = world.frozen_only()
@@ -349,6 +371,28 @@ class TestLeases:
         assert world.ledger.settle_late([record_of(outcome_of(slice_[0]))], "worker:1") == 0
         assert world.ledger.settle_late([], "worker:1") == 0
         assert world.states(issue) == {"ann": "pending"}
+
+    def test_a_group_with_a_limit_goes_on_before_the_others(self, world: World) -> None:
+        """In its turn among many chunks, two providers' worth of readers would wait for one's."""
+        channel = FakeChannel(groups=["slow.example"])
+        slow = make_world(world.database, channels=[channel], chunk=1)
+        slow.subscribe("ann", "bob", "cy@slow.example")
+        slow.open()
+        of = {}
+        for _chunk in range(3):
+            chunk = slow.ledger.lease("email", "w", LEASE)
+            assert chunk is not None
+            of[chunk.id] = chunk
+        *others, limited = of.values()
+        for chunk in (*others, limited):
+            slow.ledger.release(chunk)
+        first = slow.ledger.lease("email", "w", LEASE)
+        assert first is not None
+        assert first.id == limited.id
+        slow.ledger.release(first, timedelta(seconds=5))  # its limit says wait: the others' turn
+        second = slow.ledger.lease("email", "w", LEASE)
+        assert second is not None
+        assert second.id == others[0].id
 
 
 class TestSkipping:
