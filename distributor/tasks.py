@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,19 @@ def configure(settings: Settings) -> Celery:
     return app
 
 
+def queues(channels: Iterable[str]) -> Sequence[str]:
+    """What a worker listens to, in turn: its chores, and the wake-ups of each channel.
+
+    In one queue, sweeps and the other channels' wake-ups would stand behind a large channel's, ten seconds for each,
+    until they are too old.
+    """
+    return [app.conf.task_default_queue, *map(_queue, channels)]
+
+
+def _queue(channel: str) -> str:
+    return f"drain.{channel}"
+
+
 def signal(channel: str, times: int = 1) -> None:
     """Wakes workers for a channel. A signal that nobody takes in time is dropped: the next sweep sends another.
 
@@ -111,7 +125,7 @@ def signal(channel: str, times: int = 1) -> None:
     """
     try:
         for _ in range(min(times, MOST_SIGNALS)):
-            drain_channel.apply_async((channel,), expires=60)
+            drain_channel.apply_async((channel,), expires=60, queue=_queue(channel))
     except OperationalError as error:
         raise ServiceDown(f"the broker does not answer: {error}") from error
 

@@ -5,6 +5,7 @@ Every process runs the command of its compose service; only addresses and the sa
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,6 +257,34 @@ def test_a_worker_that_is_told_to_stop_finishes_its_message_and_leaves_no_doubt(
         tally = deployment.json("status")["channels"]["email"]
         assert (tally["sent"], tally["unconfirmed"]) == (1_000, 0)
         assert set(copies(sandbox).values()) == {1}
+
+
+WAKE_UPS = """
+from pathlib import Path
+from distributor.settings import load_settings
+from distributor.tasks import configure, signal, sweep
+configure(load_settings(Path.cwd()))
+signal("email", 16)
+sweep.apply_async()
+"""
+
+
+def test_a_sweep_does_not_stand_behind_a_channels_wake_ups(
+    project: Project, postgres_url: str, redis_url: str
+) -> None:
+    """Each of them may last ten seconds: lost leases, and other channels, would wait for minutes."""
+    with (
+        Sandbox(None, limits=UNLIMITED) as sandbox,
+        deployed(project, postgres_url, redis_url, sandbox) as deployment,
+    ):
+        subprocess.run(
+            [sys.executable, "-c", WAKE_UPS], env=deployment.environment, cwd=project.root, check=True
+        )
+        deployment.start("worker")
+        (log,) = project.root.glob("worker-*.log")
+        received = re.compile(r"Task (\w+)\[[^]]*\] received")
+        wait_until(lambda: len(received.findall(log.read_text("utf-8"))) == 17, 60, "all are taken")
+        assert "sweep" in received.findall(log.read_text("utf-8"))[:3]
 
 
 @pytest.fixture(autouse=True)

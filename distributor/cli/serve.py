@@ -59,12 +59,20 @@ def worker(
     ] = 2,
 ) -> None:
     """Run a Celery worker (needs a broker and PostgreSQL). Start as many as you like, on as many hosts."""
-    from distributor.tasks import configure  # noqa: PLC0415 - cli/__init__.py
+    from distributor.tasks import configure, queues  # noqa: PLC0415 - cli/__init__.py
 
     with distributor_of(context) as distributor:
         app = configure(_with_broker(distributor).settings)
+        listened = ",".join(queues(distributor.channels))
     app.worker_main(
-        ["worker", "--loglevel=INFO", f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"]
+        [
+            "worker",
+            "--loglevel=INFO",
+            f"--concurrency={concurrency}",
+            f"--queues={listened}",
+            "--without-gossip",
+            "--without-mingle",
+        ]
     )
 
 
