@@ -1,8 +1,10 @@
 """Builds everything from the settings: the only place that chooses real things."""
 
 import fcntl
+import gc
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,16 @@ from distributor.settings import Retention, Settings
 
 if TYPE_CHECKING:
     from distributor.doctor import Finding
+
+
+#: New objects between two looks for garbage; Python's 700 means one every 15 messages. There is hardly any: cycles are
+#: of errors and of the libraries'.
+GARBAGE = 20_000
+
+
+#: Seconds that a thread may keep the interpreter while others wait. With Python's 0.005, lanes that start together make
+#: a message some 30 ms late, which then comes close to the next: Telegram counted too many. The speed does not change.
+SWITCH = 0.0005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +101,17 @@ def build(
         alerts=alerts,
         scheduler=scheduler,
     )
+
+
+def tune_interpreter() -> None:
+    """For a process that is built and will send: what is there now stays for good.
+
+    Looking through it again and again for garbage takes 7 % of a drain, 40 ms at a time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
+    sys.setswitchinterval(SWITCH)
 
 
 def database_url(settings: Settings) -> str:

@@ -5,11 +5,9 @@ because the sweeper signals again whatever is due (docs/decisions.md, "Celery ca
 """
 
 import functools
-import gc
 import logging
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,7 +18,7 @@ from celery import Celery
 from celery.signals import worker_shutting_down
 from kombu.exceptions import OperationalError
 
-from distributor.bootstrap import Distributor, build
+from distributor.bootstrap import Distributor, build, tune_interpreter
 from distributor.dispatch import Stop, drain
 from distributor.errors import ServiceDown
 from distributor.schedule import look_after
@@ -34,16 +32,6 @@ DRAIN = 10.0
 TICK = timedelta(seconds=15)
 #: Wake-ups for one channel that one sweep sends at most.
 MOST_SIGNALS = 16
-
-
-#: New objects between two looks for garbage; Python's 700 means one every 15 messages. There is hardly any: cycles are
-#: of errors and of the libraries'.
-GARBAGE = 20_000
-
-
-#: Seconds that a thread may keep the interpreter while others wait. With Python's 0.005, lanes that start together make
-#: a message some 30 ms late, which then comes close to the next: Telegram counted too many. The speed does not change.
-SWITCH = 0.0005
 
 
 class Glanced:
@@ -170,16 +158,8 @@ def _distributor() -> Distributor:
 def _build(_pid: int) -> Distributor:
     """One a process: connections and event loops must be made after the fork."""
     distributor = build(load_settings(_root[0]), wake=_wake)
-    _spare_the_collector()
-    sys.setswitchinterval(SWITCH)
+    tune_interpreter()
     return distributor
-
-
-def _spare_the_collector() -> None:
-    """What is there now stays for good. Looking through it again and again takes 7 % of a drain, 40 ms at a time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE)
 
 
 def _wake(channel: str) -> None:

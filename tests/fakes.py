@@ -209,6 +209,8 @@ class World:
             issue.id,
             {name: active("daily", name, moment) for name in subscribed},
             dict.fromkeys(self.newsletter.channels, 0),
+            token=token,
+            lease=LEASE,
         )
         return issue, token, moment
 

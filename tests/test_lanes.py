@@ -662,7 +662,7 @@ class TestPace:
 
         monkeypatch.setattr(world.ledger, "turn", turn)
         world.drain()
-        assert sizes[:6] == [16, 1, 2, 4, 8, 16]
+        assert sizes[:5] == [16, 2, 4, 8, 16]  # the first slow one, and the one it had announced
 
     def test_two_drains_share_one_rate(self, sqlite: Database) -> None:
         channel = FakeChannel(pace=[Limit("email", rate=50, burst=5)])
@@ -731,6 +731,25 @@ class TestTogether:
         assert 5 < sent < 100
         assert time.monotonic() - began < lane.SLICE_AGE
         assert (world.check_sum(issue).sent, world.check_sum(issue).pending) == (sent, 200 - sent)
+
+    def test_the_drains_end_tears_no_message_of_several_parts(self, sqlite: Database) -> None:
+        channel = FakeChannel(parts=3)
+        world = make_world(sqlite, channels=[channel])
+        many(world, 20)
+        issue = world.open()
+        channel.before = lambda _parcel: time.sleep(0.02)
+        sent = world.drain(seconds=0.3)
+        assert 0 < sent < 20
+        assert len(channel.accepted) == 3 * sent
+        assert world.check_sum(issue).sent == sent
+
+    def test_what_was_announced_is_sent_though_the_drain_is_over(self, sqlite: Database) -> None:
+        world = make_world(sqlite, chunk=100, slice=100)
+        many(world, 100)
+        world.open()
+        world.channel.before = lambda _parcel: time.sleep(0.01)
+        assert 0 < world.drain(seconds=0.2) < 100
+        assert world.channel.announced[-1] is None
 
 
 class TestAnnouncing:

@@ -183,6 +183,15 @@ class TestAudience:
         assert world.states(issue) == {"ann": "pending", "bob": "pending"}
         assert world.check_sum(issue).planned == 2
 
+    def test_a_cancelled_issue_is_not_planned_anew(self, world: World) -> None:
+        world.subscribe("ann", "bob")
+        issue, token, moment = world.frozen_only()
+        audience = active("daily", "email", moment)
+        world.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
+        with pytest.raises(LeaseLost):
+            world.ledger.plan(issue.id, {"email": audience}, {"email": 0}, token=token, lease=LEASE)
+        assert world.ledger.tallies(issue.id)["email"].balanced
+
     def test_no_group_waits_for_another_ones_windows(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -372,27 +381,31 @@ class TestLeases:
         assert world.ledger.settle_late([], "worker:1") == 0
         assert world.states(issue) == {"ann": "pending"}
 
-    def test_a_group_with_a_limit_goes_on_before_the_others(self, world: World) -> None:
-        """In its turn among many chunks, two providers' worth of readers would wait for one's."""
-        channel = FakeChannel(groups=["slow.example"])
-        slow = make_world(world.database, channels=[channel], chunk=1)
-        slow.subscribe("ann", "bob", "cy@slow.example")
-        slow.open()
-        of = {}
-        for _chunk in range(3):
-            chunk = slow.ledger.lease("email", "w", LEASE)
+    def test_a_group_that_nobody_is_at_comes_first(self, world: World) -> None:
+        """In its turn among many chunks of the others, a group with a limit would not use its own rate."""
+        grouped = make_world(world.database, channels=[FakeChannel(groups=["slow.example"])], chunk=1)
+        grouped.subscribe("ann", "bob", "cy@slow.example", "dora@slow.example")
+        grouped.open()
+
+        def lease() -> Chunk:
+            chunk = grouped.ledger.lease("email", "w", LEASE)
             assert chunk is not None
-            of[chunk.id] = chunk
-        *others, limited = of.values()
-        for chunk in (*others, limited):
-            slow.ledger.release(chunk)
-        first = slow.ledger.lease("email", "w", LEASE)
-        assert first is not None
-        assert first.id == limited.id
-        slow.ledger.release(first, timedelta(seconds=5))  # its limit says wait: the others' turn
-        second = slow.ledger.lease("email", "w", LEASE)
-        assert second is not None
-        assert second.id == others[0].id
+            return chunk
+
+        def group(chunk: Chunk) -> str:
+            with world.database.read() as connection:
+                return str(
+                    connection.execute(
+                        select(chunks.c.pace_group).where(chunks.c.id == chunk.id)
+                    ).scalar_one()
+                )
+
+        taken = [lease() for _chunk in range(4)]
+        assert [group(chunk) for chunk in taken] == ["all", "slow.example", "all", "slow.example"]
+        for chunk in taken:
+            grouped.ledger.release(chunk)
+        assert group(lease()) == "all"
+        assert group(lease()) == "slow.example"
 
 
 class TestSkipping:

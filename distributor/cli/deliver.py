@@ -103,9 +103,11 @@ def _still_open(distributor: Distributor, issue: Issue, number: int) -> str:
 
 
 def _send_here(distributor: Distributor, issue: Issue, stop: threading.Event, patience: timedelta) -> None:
+    from distributor.bootstrap import tune_interpreter  # noqa: PLC0415 - cli/__init__.py
     from distributor.dispatch import write_audience  # noqa: PLC0415 - cli/__init__.py
     from distributor.runner import Runner  # noqa: PLC0415 - cli/__init__.py
 
+    tune_interpreter()
     runner = Runner(distributor, scheduled=False)
     with _stops_told_once():
         runner.start()
@@ -173,7 +175,7 @@ def _watch(distributor: Distributor, issue: Issue, stop: threading.Event, patien
         task = bar.add_task(f"issue {issue.id}")
         while not stop.is_set() and time.monotonic() < until:
             total = sum(distributor.ledger.tallies(issue.id).values(), Tally())
-            bar.update(task, total=total.planned, completed=total.planned - total.open)
+            bar.update(task, total=max(total.planned, total.counted), completed=total.counted - total.open)
             if _is_over(distributor, issue, total):
                 return
             lines.stops()

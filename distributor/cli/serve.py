@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def run(context: typer.Context) -> None:
     """Run everything in one process: scheduler, workers, web pages. All that one small server needs."""
-    from distributor.bootstrap import sole_sender  # noqa: PLC0415 - cli/__init__.py
+    from distributor.bootstrap import sole_sender, tune_interpreter  # noqa: PLC0415 - cli/__init__.py
     from distributor.runner import Runner  # noqa: PLC0415 - cli/__init__.py
 
     logging.getLogger().setLevel(logging.INFO)
@@ -38,6 +38,7 @@ def run(context: typer.Context) -> None:
         server, listening = _server(distributor), _listen(distributor)
         stop = threading.Event()
         pages = threading.Thread(target=server.run, args=([listening],), name="web")
+        tune_interpreter()
         with stopping_on_signals(stop):
             runner.start()
             pages.start()

@@ -54,7 +54,8 @@ class Line:
     @property
     def open(self) -> int:
         """What is not settled, and what is still to be written down."""
-        return self.tally.planned - settled(self.tally)
+        # Of an issue that only begins to open, some are written down before all are counted.
+        return max(self.tally.planned, self.tally.counted) - settled(self.tally)
 
 
 @dataclass(frozen=True, kw_only=True)

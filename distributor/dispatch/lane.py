@@ -5,6 +5,7 @@ next intent. Message by message its journal says what is under way, so that `kil
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -149,6 +150,7 @@ class Lane:
         self.error: Exception | None = None
         self._asked: dict[int, datetime] = {}
         self._size = engine.settings.slice
+        self._promised: Try | None = None
 
     def run(self) -> None:
         try:
@@ -163,6 +165,7 @@ class Lane:
             while self._may_go_on():
                 hold = self._take()
                 if hold is None:
+                    self.ways.choose_anew()  # others may need what this lane took of a daily cap
                     if self._nothing_soon():
                         return
                     continue
@@ -283,7 +286,8 @@ class Lane:
             )
         except (ServiceDown, LeaseLost):
             # Whether it was committed is not known, or the lease ran out while the database was away: what was sent is
-            # written, and the chunk given back.
+            # written, and the chunk given back. What comes back may be a database that was set back.
+            self.issues.forget()
             self._finish(hold, sent)
             return NOTHING_DUE
         hold.renewed(asked_at)
@@ -314,6 +318,7 @@ class Lane:
                     self._remember(sent)
                 raise
         except ServiceDown as error:
+            self.issues.forget()
             log.warning("ledger_unreachable outcomes=%s waiting to write them: %s", len(sent.outcomes), error)
             return False
         self._written(hold, sent)
@@ -331,13 +336,13 @@ class Lane:
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _send_slice(self, hold: Hold, deliveries: Sequence[Delivery]) -> Sent:
-        until = time.monotonic() + SLICE_AGE
+        self._until, self._promised = time.monotonic() + SLICE_AGE, None
         self._walls = self._blocked(deliveries)
         queue, sent = self._ready(deliveries)
         self._take_out_walled(queue, sent)
         while queue:
             attempt = queue[0]
-            result: Outcome | Halt | None = self._permit(attempt.way, queue, until)
+            result = self._leave(attempt, queue)
             if result is None:
                 result = self._attempt(hold, attempt, queue[1] if len(queue) > 1 else None)
             if isinstance(result, Halt):
@@ -350,6 +355,17 @@ class Lane:
             if result.state is not DeliveryState.SENT:
                 self._take_out_walled(queue, sent)
         return sent
+
+    def _leave(self, attempt: Try, queue: "Collection[Try]") -> Outcome | Halt | None:
+        """None when the attempt may begin, or why the slice ends before it.
+
+        What was announced goes in any case: its connection would have to be given up.
+        """
+        if attempt is self._promised:
+            return self._permit(attempt.way, queue, math.inf)
+        if not self._may_go_on():
+            return AGAIN  # and not behind the slice: the next drain waits for the last lane of this one
+        return self._permit(attempt.way, queue, self._until)
 
     def _take_out_walled(self, queue: "deque[Try]", sent: Sent) -> None:
         """Those whose domain is not to be tried go back before one of them is announced, or given a permit."""
@@ -388,8 +404,8 @@ class Lane:
 
     def _permit(self, way: Way, queue: "Collection[Try]", until: float) -> Halt | None:
         """Takes one permit, with more in advance when there are; None, or why the slice ends here."""
-        if not self._may_go_on():
-            return AGAIN  # and not to the slice's end: the next drain waits for the last lane of this one
+        if self.stop.is_set():
+            return AGAIN
         if time.monotonic() >= (until if way.permits else until - PERMIT_AHEAD):  # none is taken and not used
             return AT_ONCE  # another chunk's turn: what is slow holds no lane
         while not way.permits:
@@ -428,7 +444,7 @@ class Lane:
                 if not hold.is_ours:
                     journal.undo(identity)
                     return AGAIN
-                then = _announced(attempt, following) if number == len(attempt.parcels) else None
+                then = self._announced(attempt, following) if number == len(attempt.parcels) else None
                 attempt.accepted(attempt.way.transport.send(parcel, then))
             else:
                 result = attempt.ended(
@@ -443,6 +459,16 @@ class Lane:
         if result.state is DeliveryState.SENT:
             self._relay_works(attempt.way.relay)
         return result
+
+    def _announced(self, attempt: Try, following: Try | None) -> Parcel | None:
+        """The parcel that will follow over the same connection, if that is sure: its permit is in hand, and its time."""
+        self._promised = None
+        if following is None or following.way is not attempt.way or not attempt.way.permits:
+            return None
+        if time.monotonic() >= self._until or not self._may_go_on():
+            return None
+        self._promised = following
+        return following.parcels[0]
 
     def _part_wait(self, way: Way) -> float:
         """Waits for the permit of a further part; returns 0.0, or the seconds that are still missing."""
@@ -571,13 +597,6 @@ def _behind(sent: Sent, last: int) -> int:
     """The number behind which the next slice begins: before the first that goes back without a time."""
     again = [item.delivery.identity.seq for item in sent.unused if item.due_in is None]
     return min(again, default=last + 1) - 1
-
-
-def _announced(attempt: Try, following: Try | None) -> Parcel | None:
-    """The parcel that will follow over the same connection, if that is sure: its permit is in hand."""
-    if following is None or following.way is not attempt.way or not attempt.way.permits:
-        return None
-    return following.parcels[0]
 
 
 def _suppression(channel: str, error: SendError) -> SuppressionReason | None:

@@ -165,7 +165,8 @@ def _write(
         for group, within in _groups(engine.channels[channel], audience).items()
     ]
     unfinished = [part for part in unfinished if part.write(FIRST_WINDOW)]
-    ledger.plan(issue.id, audiences, {channel: len(recipients) for channel, recipients in fixed.items()})
+    sizes = {channel: len(recipients) for channel, recipients in fixed.items()}
+    ledger.plan(issue.id, audiences, sizes, token=token, lease=lease)
     while unfinished:
         unfinished = [part for part in unfinished if part.write(WINDOW)]
 

@@ -173,6 +173,7 @@ class Issues(Tables):
                     issues.c.newsletter == newsletter,
                     issue_channels.c.channel == channel,
                     issues.c.frozen_at.is_not(None),
+                    or_(issue_channels.c.planned > 0, issues.c.state != IssueState.OPENING),
                 )
                 .order_by(issues.c.id.desc())
                 .limit(1)

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     and_,
+    case,
     exists,
     func,
     or_,
@@ -23,7 +24,7 @@ from distributor.journal import Record
 from distributor.ledger.rows import as_utc, chunk_from, chunk_of, delivery_columns, delivery_from, is_delivery
 from distributor.ledger.slices import Slices
 from distributor.ledger.values import Lapsed, LeaseLost
-from distributor.model import EVERYBODY, Chunk, Delivery, DeliveryState, IssueState, Outcome
+from distributor.model import Chunk, Delivery, DeliveryState, IssueState, Outcome
 
 LEASE_LOST_TEXT = "the worker that held it stopped answering; it may have gone"
 FOUND_TEXT = "found in the journal of a worker that stopped answering"
@@ -61,17 +62,24 @@ class Leases(Slices):
     def lease(
         self, channel: str, owner: str, duration: timedelta, *, host: str | None = None
     ) -> Chunk | None:
-        """The chunk that has been due the longest, ours until the lease runs out; None when nothing is due.
+        """A chunk, ours until the lease runs out; None when nothing is due.
+
+        A pace group that nobody is at comes first, then what has been due the longest: a group with a limit takes the
+        longest, and in its turn among many chunks of the others it would not use its own rate.
 
         `host` names the folder of journals that will know what we have in hand.
         """
         with self.database.write() as connection:
             now = self.database.now(connection)
+            held = chunks.alias("held")
+            in_hand = select(held.c.pace_group).where(
+                held.c.channel == channel, held.c.due_at.is_not(None), held.c.lease_token.is_not(None)
+            )
             due = (
                 select(chunks.c.id)
                 .join(issues, issues.c.id == chunks.c.issue_id)
                 .where(chunks.c.channel == channel, *_due(now))
-                .order_by(chunks.c.due_at, chunks.c.id)
+                .order_by(case((chunks.c.pace_group.in_(in_hand), 1), else_=0), chunks.c.due_at, chunks.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True, of=chunks)
             )
@@ -103,9 +111,6 @@ class Leases(Slices):
     def release(self, chunk: Chunk, due_in: timedelta | None = None) -> None:
         """Gives a chunk back: due again when its next delivery is (not before `due_in`), never when nothing is left.
 
-        A chunk of a pace group comes before all others as long as its limit lets it go on: such a group takes the
-        longest, and in its turn among many chunks it would not use its own rate.
-
         What is still marked as being sent goes back untried: its holder has nothing in hand any more, it only never
         learned that its last intent was committed.
         """
@@ -117,7 +122,7 @@ class Leases(Slices):
                 return
             values: dict[str, Any] = {**_NO_LEASE, "due_at": None}
             held = connection.execute(
-                select(chunks.c.pending, chunks.c.sending, chunks.c.pace_group).where(chunks.c.id == chunk.id)
+                select(chunks.c.pending, chunks.c.sending).where(chunks.c.id == chunk.id)
             ).one()
             if held.sending:
                 connection.execute(
@@ -130,8 +135,6 @@ class Leases(Slices):
                 next_due = as_utc(connection.execute(_next_due(chunk, now)).scalar())
                 earliest = now + due_in if due_in else next_due
                 values["due_at"] = max(next_due, earliest) if next_due and earliest else next_due
-                if held.pace_group != EVERYBODY and not due_in and next_due and next_due <= now:
-                    values["due_at"] = now - AHEAD_OF_OTHERS
             connection.execute(update(chunks).where(chunks.c.id == chunk.id).values(**values))
 
     # ── taking over ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,8 +234,6 @@ class Leases(Slices):
         return proved
 
 
-#: No chunk has been due for so long while its issue may still be sent.
-AHEAD_OF_OTHERS = timedelta(days=30)
 PROVED = (DeliveryState.SENT, DeliveryState.FAILED)
 _NO_LEASE: Mapping[str, None] = dict.fromkeys(("lease_token", "lease_until", "lease_owner", "lease_host"))
 _LAPSED = select(chunks.c.lease_token, chunks.c.lease_until, chunks.c.lease_owner).with_for_update(

@@ -71,8 +71,19 @@ class Opening(Tables):
             connection.execute(update(issues).where(issues.c.id == issue_id).values(frozen_at=now))
             return now
 
-    def plan(self, issue_id: int, audiences: Mapping[str, Select[Any]], fixed: Mapping[str, int]) -> None:
-        """Says how many recipients each channel will have: its audience, and its `fixed` number of destinations."""
+    def plan(
+        self,
+        issue_id: int,
+        audiences: Mapping[str, Select[Any]],
+        fixed: Mapping[str, int],
+        *,
+        token: str,
+        lease: timedelta,
+    ) -> None:
+        """Says how many recipients each channel will have: its audience, and its `fixed` number of destinations.
+
+        Raises LeaseLost as `write_window` does.
+        """
         for channel, destinations in fixed.items():
             number = destinations
             if channel in audiences:
@@ -80,6 +91,7 @@ class Opening(Tables):
                     counted = select(func.count()).select_from(audiences[channel].subquery())
                     number += connection.execute(counted).scalar_one()
             with self.database.write() as connection:
+                self._fence_opening(connection, issue_id, token, lease)
                 connection.execute(
                     update(issue_channels)
                     .where(issue_channels.c.issue_id == issue_id, issue_channels.c.channel == channel)

@@ -68,6 +68,13 @@ def test_the_connection_is_there_before_the_first_message() -> None:
         assert (server.greetings, len(server.requests), len(server.peers)) == (1, 1, 1)
 
 
+def test_a_telegram_that_is_down_stops_the_channel_before_anybody_has_a_try() -> None:
+    down = settings(f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(Unavailable, match="Telegram does not answer") as caught, TelegramTransport(down):
+        pass
+    assert (caught.value.scope, caught.value.counts) == (Scope.CHANNEL, False)
+
+
 def test_sends_html_with_the_cover_above_the_text() -> None:
     with ScriptedHttp(accepted(4711)) as server, TelegramTransport(settings(server.url)) as opened:
         receipt = opened.send(telegram(preview_url="https://news.example.com/cover.png"))
@@ -168,9 +175,9 @@ def test_silence_after_the_request_is_in_doubt() -> None:
     assert type(failure(ScriptedHttp(SILENCE), seconds=1)) is Unconfirmed
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens_any_more() -> None:
     opened = TelegramTransport(settings(f"http://127.0.0.1:{closed_port()}"))
-    with opened, pytest.raises(Unavailable) as caught:
+    with pytest.raises(Unavailable) as caught:  # not entered: then it was there a moment ago
         opened.send(telegram())
     assert (caught.value.scope, caught.value.kind, caught.value.counts) == (
         Scope.CHANNEL,
@@ -196,7 +203,7 @@ def test_no_token() -> None:
 )
 def test_parcel_that_cannot_be_written(parcel: Parcel) -> None:
     opened = TelegramTransport(settings("http://127.0.0.1:9"))
-    with opened, pytest.raises(Rejected, match="cannot be written") as caught:
+    with pytest.raises(Rejected, match="cannot be written") as caught:
         opened.send(parcel)
     assert caught.value.kind is Kind.CONTENT
 

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,7 +21,7 @@ from typing import Any, Self, TypeVar
 from telegram import Bot, LinkPreviewOptions
 from telegram import Message as SentMessage
 from telegram.constants import ParseMode
-from telegram.error import TelegramError
+from telegram.error import InvalidToken, RetryAfter, TelegramError
 from telegram.request import HTTPXRequest
 
 from distributor.channels.http import quiet
@@ -48,6 +47,10 @@ SLACK_SECONDS = 5.0
 STOP_SECONDS = 5.0
 #: An idle connection is closed after five seconds (httpx' keepalive_expiry).
 STAYS_OPEN = 4.0
+#: Seconds for the question that opens a connection: a lane holds a slice meanwhile.
+GREETING: dict[str, Any] = dict.fromkeys(
+    ("connect_timeout", "read_timeout", "write_timeout", "pool_timeout"), 3.0
+)
 
 T = TypeVar("T")
 
@@ -206,13 +209,27 @@ class TelegramTransport:
         self._secret = self.settings.token.get_secret_value()
 
     def __enter__(self) -> Self:
-        # A connection takes several round trips. The first message would pay them after its permit was given out, and
-        # come together with the next one's.
         thread = self._thread()
         if thread.idle_for > STAYS_OPEN:
-            with suppress(Exception, CancelledError):  # what is wrong, the first message will be told as well
-                thread.call(thread.bot.get_me())
+            self._greet(thread)
         return self
+
+    def _greet(self, thread: BotThread) -> None:
+        """Opens a connection, which takes several round trips.
+
+        The first message would pay them after its permit was given out, and come together with the next one's.
+        """
+        try:
+            thread.call(thread.bot.get_me(**GREETING))
+        except RetryAfter:
+            return  # it is there
+        except InvalidToken as error:
+            raise translate(error, self._secret) from None
+        except (Exception, CancelledError) as error:
+            said = redact(f"{type(error).__name__} {error}", self._secret)
+            raise Unavailable(
+                text=f"Telegram does not answer: {said}", scope=Scope.CHANNEL, kind=Kind.NETWORK, counts=False
+            ) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
