@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from celery.signals import worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from distributor.bootstrap import Distributor, build, tune_interpreter
-from distributor.dispatch import Stop, drain
+from distributor.dispatch import Stop, Swept, drain
 from distributor.errors import ServiceDown
 from distributor.schedule import look_after
 from distributor.settings import Settings, load_settings
@@ -53,6 +53,8 @@ app = Celery("distributor")
 _root: list[Path] = []
 # Made before the pool forks, so that its children share it: SIGTERM reaches only the parent.
 _stop = multiprocessing.Event()
+#: Chore → when this process did it last (time.monotonic).
+_done_at: dict[str, float] = {}
 
 
 def configure(settings: Settings) -> Celery:
@@ -121,6 +123,7 @@ def signal(channel: str, times: int = 1) -> None:
 @app.task(name="drain", throws=(ServiceDown,))
 def drain_channel(channel: str) -> None:
     distributor = _distributor()
+    _do_overdue_chores(distributor)
     engine = distributor.engine
     drain(engine, channel, seconds=DRAIN * (0.75 + engine.random() / 2), stop=Glanced(_stop))
     if not _stop.is_set() and distributor.ledger.due_channels().get(channel):
@@ -130,19 +133,46 @@ def drain_channel(channel: str) -> None:
 @app.task(name="sweep", throws=(ServiceDown,))
 def sweep() -> None:
     distributor = _distributor()
-    swept = look_after(distributor.engine, distributor.alerts)
-    lanes = distributor.settings.engine.lanes
-    for channel, due in swept.due.items():
-        signal(channel, -(-due // lanes))
-    distributor.ledger.beat("worker", distributor.engine.worker)
+    _signal_due(distributor, _sweep(distributor).due)
 
 
 @app.task(name="tick", throws=(ServiceDown,))
 def tick() -> None:
     distributor = _distributor()
+    _tick(distributor)
+    _signal_due(distributor, distributor.ledger.due_channels())
+
+
+def _do_overdue_chores(distributor: Distributor) -> None:
+    """Between two drains. When all processes are busy, the beat's messages grow too old before anybody takes them:
+    leases of a dead worker, and the day's issue, would wait for the end of a long send.
+    """
+    if _is_overdue("tick", TICK):
+        _tick(distributor)
+    if _is_overdue("sweep", distributor.settings.engine.sweep):
+        for other in _sweep(distributor).due:
+            signal(other)
+
+
+def _is_overdue(chore: str, every: timedelta) -> bool:
+    return time.monotonic() - _done_at.setdefault(chore, time.monotonic()) >= every.total_seconds()
+
+
+def _tick(distributor: Distributor) -> None:
+    _done_at["tick"] = time.monotonic()
     distributor.scheduler.tick(datetime.now(UTC))
-    for channel, due in distributor.ledger.due_channels().items():
-        signal(channel, -(-due // distributor.settings.engine.lanes))
+
+
+def _sweep(distributor: Distributor) -> Swept:
+    _done_at["sweep"] = time.monotonic()
+    swept = look_after(distributor.engine, distributor.alerts)
+    distributor.ledger.beat("worker", distributor.engine.worker)
+    return swept
+
+
+def _signal_due(distributor: Distributor, due: Mapping[str, int]) -> None:
+    for channel, number in due.items():
+        signal(channel, -(-number // distributor.settings.engine.lanes))
 
 
 @worker_shutting_down.connect

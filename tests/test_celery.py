@@ -287,6 +287,43 @@ def test_a_sweep_does_not_stand_behind_a_channels_wake_ups(
         assert "sweep" in received.findall(log.read_text("utf-8"))[:3]
 
 
+def test_a_busy_process_does_what_is_overdue_between_two_drains(
+    project: Project, postgres_url: str, redis_url: str
+) -> None:
+    """Without a beat, as when its messages are always too old: the lost leases are taken over all the same."""
+    today = datetime.now(ZoneInfo("Asia/Shanghai"))
+    with (
+        Sandbox(None, limits=UNLIMITED) as sandbox,
+        deployed(
+            project,
+            postgres_url,
+            redis_url,
+            sandbox,
+            engine={"lease": "4s", "sweep": "1s"},
+            newsletter={"schedule": {"time": "00:00", "grace": "1s"}},
+        ) as deployment,
+    ):
+        deployment.subscribe(READERS)
+        project.write_post(f"{today:%Y-%m-%d}-morning", POST.format(day=f"{today:%Y-%m-%d}"))
+        victim = deployment.start("worker")
+        deployment.run("send", "--wait", "1s", status=None)
+        wait_until(lambda: len(copies(sandbox)) > READERS // 5, 60, "a fifth is sent")
+        end(victim, signal.SIGKILL)
+        deployment.start("worker")
+        wake = WAKE_UPS.replace("sweep.apply_async()", "").replace("16", "4")
+
+        def all_settled() -> bool:
+            # Each of them is a drain, between which the chores are done.
+            subprocess.run(
+                [sys.executable, "-c", wake], env=deployment.environment, cwd=project.root, check=True
+            )
+            tally = deployment.json("status")["channels"]["email"]
+            return bool(tally["sent"] + tally["unconfirmed"] == READERS)
+
+        wait_until(all_settled, 90, "everybody is settled")
+        assert max(copies(sandbox).values()) == 1
+
+
 @pytest.fixture(autouse=True)
 def _up(postgres_server: Server, redis_server: Server) -> None:
     """Other tests may have killed them."""
