@@ -51,8 +51,6 @@ LEGAL_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     ),  # g: expired news that a person wants out all the same
 }
 
-#: The pace group of the recipients that have no limit or route of their own.
-EVERYBODY = "all"
 #: States that need no more work from a worker.
 SETTLED = frozenset(
     {DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.UNCONFIRMED, DeliveryState.SKIPPED}

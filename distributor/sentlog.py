@@ -21,7 +21,8 @@ from typing import NamedTuple
 from distributor.errors import DistributorError
 from distributor.model import DeliveryState, Issue, Outcome
 
-#: Bytes from the end of the file whose lines are compared with the ledger: the last slice of each of some twenty-five lanes.
+#: Bytes from the end of the file whose lines are compared with the ledger: the last slice of each of some twenty-five
+#: lanes.
 TAIL = 262_144
 #: How a line begins, and how it ends when it was written whole.
 BEGIN, WHOLE = b"[[", b"]]\n"

@@ -238,9 +238,7 @@ class TelegramSettings(Frozen):
     token: SecretStr = SecretStr("")
     api: Url = "https://api.telegram.org"
     proxy: str = ""
-    rate: float = Field(
-        30, gt=0, le=1000, description="messages a second; in no second more go out; Telegram allows about 30"
-    )
+    rate: float = Field(30, gt=0, le=1000, description="messages a second, evenly; Telegram allows about 30")
     per_chat_minute: int = Field(20, ge=1, description="messages a minute into one group or channel")
     read_timeout: Duration = timedelta(seconds=30)
     retry: Retry = Retry(first=timedelta(seconds=10))

@@ -123,11 +123,13 @@ def signal(channel: str, times: int = 1) -> None:
 @app.task(name="drain", throws=(ServiceDown,))
 def drain_channel(channel: str) -> None:
     distributor = _distributor()
-    _do_overdue_chores(distributor)
     engine = distributor.engine
     drain(engine, channel, seconds=DRAIN * (0.75 + engine.random() / 2), stop=Glanced(_stop))
-    if not _stop.is_set() and distributor.ledger.due_channels().get(channel):
+    if _stop.is_set():
+        return
+    if distributor.ledger.due_channels().get(channel):
         signal(channel)
+    _do_overdue_chores(distributor)
 
 
 @app.task(name="sweep", throws=(ServiceDown,))
@@ -144,14 +146,15 @@ def tick() -> None:
 
 
 def _do_overdue_chores(distributor: Distributor) -> None:
-    """Between two drains. When all processes are busy, the beat's messages grow too old before anybody takes them:
-    leases of a dead worker, and the day's issue, would wait for the end of a long send.
+    """Between two drains: a process that is busy with them takes the beat's messages only when they are too old.
+
+    Without, leases of a dead worker, and the day's issue, would wait for the end of a long send.
     """
     if _is_overdue("tick", TICK):
         _tick(distributor)
     if _is_overdue("sweep", distributor.settings.engine.sweep):
-        for other in _sweep(distributor).due:
-            signal(other)
+        for channel in _sweep(distributor).due:
+            signal(channel)
 
 
 def _is_overdue(chore: str, every: timedelta) -> bool:

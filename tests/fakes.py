@@ -12,14 +12,13 @@ from services import fresh_database
 from sqlalchemy import text
 
 from distributor.audience import Audience, NewSubscriber, active
-from distributor.channels import Channel
+from distributor.channels import EVERYBODY, Channel
 from distributor.db import Database, metadata
 from distributor.dispatch import Engine, Policy, drain, open_issue, takes_subscribers, write_audience
 from distributor.errors import SendError
 from distributor.journal import Journals
 from distributor.ledger import Ledger, LogEntry
 from distributor.model import (
-    EVERYBODY,
     DeliveryState,
     Issue,
     Message,

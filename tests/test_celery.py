@@ -188,10 +188,22 @@ def test_a_post_goes_out_by_itself_once_with_two_beats_and_one_restarted(
         assert "heard of" in deployment.run("ping", "beat")
 
 
+def kill_in_the_middle(deployment: Deployment, sandbox: Sandbox, *services: str) -> None:
+    """A worker that is killed when a fifth of the readers have today's issue."""
+    today = f"{datetime.now(ZoneInfo('Asia/Shanghai')):%Y-%m-%d}"
+    deployment.subscribe(READERS)
+    deployment.project.write_post(f"{today}-morning", POST.format(day=today))
+    victim = deployment.start("worker")
+    for service in services:
+        deployment.start(service)
+    deployment.run("send", "--wait", "1s", status=None)
+    wait_until(lambda: len(copies(sandbox)) > READERS // 5, 60, "a fifth is sent")
+    end(victim, signal.SIGKILL)
+
+
 def test_a_worker_killed_in_the_middle_leaves_nothing_lost_and_nothing_doubled(
     project: Project, postgres_url: str, redis_url: str
 ) -> None:
-    today = datetime.now(ZoneInfo("Asia/Shanghai"))
     with (
         Sandbox(None, limits=UNLIMITED) as sandbox,
         deployed(
@@ -203,13 +215,7 @@ def test_a_worker_killed_in_the_middle_leaves_nothing_lost_and_nothing_doubled(
             newsletter={"schedule": {"time": "00:00", "grace": "1s"}},
         ) as deployment,
     ):
-        deployment.subscribe(READERS)
-        project.write_post(f"{today:%Y-%m-%d}-morning", POST.format(day=f"{today:%Y-%m-%d}"))
-        victim = deployment.start("worker")
-        deployment.start("beat")
-        deployment.run("send", "--wait", "1s", status=None)
-        wait_until(lambda: len(copies(sandbox)) > READERS // 5, 60, "a fifth is sent")
-        end(victim, signal.SIGKILL)
+        kill_in_the_middle(deployment, sandbox, "beat")
         assert len(copies(sandbox)) < READERS, "the kill came too late to prove anything"
         deployment.start("worker")
         wait_until(lambda: is_finished(deployment), 150, "the issue is finished")
@@ -291,7 +297,6 @@ def test_a_busy_process_does_what_is_overdue_between_two_drains(
     project: Project, postgres_url: str, redis_url: str
 ) -> None:
     """Without a beat, as when its messages are always too old: the lost leases are taken over all the same."""
-    today = datetime.now(ZoneInfo("Asia/Shanghai"))
     with (
         Sandbox(None, limits=UNLIMITED) as sandbox,
         deployed(
@@ -303,12 +308,7 @@ def test_a_busy_process_does_what_is_overdue_between_two_drains(
             newsletter={"schedule": {"time": "00:00", "grace": "1s"}},
         ) as deployment,
     ):
-        deployment.subscribe(READERS)
-        project.write_post(f"{today:%Y-%m-%d}-morning", POST.format(day=f"{today:%Y-%m-%d}"))
-        victim = deployment.start("worker")
-        deployment.run("send", "--wait", "1s", status=None)
-        wait_until(lambda: len(copies(sandbox)) > READERS // 5, 60, "a fifth is sent")
-        end(victim, signal.SIGKILL)
+        kill_in_the_middle(deployment, sandbox)
         deployment.start("worker")
         wake = WAKE_UPS.replace("sweep.apply_async()", "").replace("16", "4")
 

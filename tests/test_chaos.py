@@ -133,7 +133,7 @@ def test_the_table_shows_notes_and_problems_under_their_scenario() -> None:
 def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs git in a project of its own, which the scenario takes for ours."""
     if not shutil.which("git"):
-        pytest.skip("no git here")
+        pytest.skip("git is not installed: how an earlier commit is laid out is not tested here")
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)  # a hook's, which lead to our own repository
     monkeypatch.setattr(history, "ROOT", tmp_path)

@@ -17,12 +17,13 @@ from fakes import BOTH, World, make_newsletter, make_world, migrated_database
 from services import ROOT, Project, free_port
 from sqlalchemy import select
 
+from distributor.channels import EVERYBODY
 from distributor.channels.email import EmailChannel
 from distributor.channels.email.smtp import SmtpTransport
 from distributor.db import Database, chunks, deliveries
 from distributor.dispatch import lane, sweep
 from distributor.errors import ConfigError
-from distributor.model import EVERYBODY, Issue, Parcel, Receipt, Recipient
+from distributor.model import Issue, Parcel, Receipt, Recipient
 from distributor.sandbox.server import Sandbox
 from distributor.settings import EmailSettings, Settings, load_settings
 

@@ -10,11 +10,13 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 from distributor.errors import ConfigError
-from distributor.model import EVERYBODY, Message, Parcel, Post, Receipt, Recipient, Relay
+from distributor.model import Message, Parcel, Post, Receipt, Recipient, Relay
 from distributor.pacing import Limit
 from distributor.settings import Newsletter, Settings
 
 ENTRY_POINTS = "distributor.channels"
+#: The pace group of those who have no limit of their own.
+EVERYBODY = "all"
 
 
 class Transport(Protocol):

@@ -342,7 +342,7 @@ class Lane:
         self._take_out_walled(queue, sent)
         while queue:
             attempt = queue[0]
-            result = self._leave(attempt, queue)
+            result: Outcome | Halt | None = self._leave(attempt, queue)
             if result is None:
                 result = self._attempt(hold, attempt, queue[1] if len(queue) > 1 else None)
             if isinstance(result, Halt):
@@ -356,7 +356,7 @@ class Lane:
                 self._take_out_walled(queue, sent)
         return sent
 
-    def _leave(self, attempt: Try, queue: "Collection[Try]") -> Outcome | Halt | None:
+    def _leave(self, attempt: Try, queue: "Collection[Try]") -> Halt | None:
         """None when the attempt may begin, or why the slice ends before it.
 
         What was announced goes in any case: its connection would have to be given up.

@@ -7,11 +7,11 @@ from datetime import date, datetime
 from functools import partial
 
 from distributor.audience import AudienceQuery, active, behind, of_domains
-from distributor.channels import Channel
+from distributor.channels import EVERYBODY, Channel
 from distributor.dispatch.engine import Engine
 from distributor.errors import RequestRefused
 from distributor.ledger import WINDOW, LeaseLost, NewIssue
-from distributor.model import EVERYBODY, Issue, Message, OpenedBy, Post, Recipient
+from distributor.model import Issue, Message, OpenedBy, Post, Recipient
 from distributor.settings import Newsletter
 
 log = logging.getLogger(__name__)

@@ -136,7 +136,8 @@ class Opening(Tables):
     ) -> int:
         """Writes the next window of an audience (deliveries and their chunks) in one transaction.
 
-        `audience(n)` is the query for those whose subscriber number is greater than n. Of each window the share `canary` is due at once, and the rest held until that is judged.
+        `audience(n)` is the query for those whose subscriber number is greater than n. Of each window the share `canary`
+        is due at once, and the rest held until that is judged.
 
         Returns how many deliveries it wrote; 0 when this part of the audience is complete. Resumes behind the last
         window that was committed, and renews the lease. Raises LeaseLost when another one writes this issue by now,

@@ -5,9 +5,10 @@ from functools import cached_property
 
 from jinja2 import Environment
 
+from distributor.channels import EVERYBODY
 from distributor.channels.email.render import render_email
 from distributor.channels.email.smtp import SmtpTransport
-from distributor.model import EVERYBODY, Message, Post, Recipient, Relay
+from distributor.model import Message, Post, Recipient, Relay
 from distributor.pacing import UNLIMITED, Limit
 from distributor.rendering import template_environment
 from distributor.settings import DomainGroup, Newsletter, Settings
