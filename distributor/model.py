@@ -110,6 +110,14 @@ class OpenedBy(StrEnum):
     PERSON = "person"
 
 
+class AiUse(StrEnum):
+    """How much of a post a machine wrote, as readers are told (China's labelling measures of 2025; EU AI Act, art. 50)."""
+
+    GENERATED = "generated"
+    ASSISTED = "assisted"
+    NONE = "none"
+
+
 class ResendScope(StrEnum):
     """What `resend --only` takes."""
 
@@ -140,13 +148,15 @@ class Post:
     description: str | None = None
     language: str | None = None
     draft: bool = False
+    ai: AiUse | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
         """SHA-256 (hex) over what readers would see; an edited post has another one."""
         seen = (self.title, str(self.date), self.cover_image, self.url, self.description, self.body)
-        return hashlib.sha256("\0".join(str(part) for part in seen).encode()).hexdigest()
+        ai = (self.ai,) if self.ai else ()  # only then: posts that were sent before keep their hash
+        return hashlib.sha256("\0".join(str(part) for part in (*seen, *ai)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from distributor.errors import PostError
-from distributor.model import Post
+from distributor.model import AiUse, Post
 
 SUFFIXES = (".md", ".markdown")
 LARGEST_POST = 2_000_000  # bytes
@@ -709,8 +709,17 @@ def parse_text(text: str, path: Path, zone: ZoneInfo) -> Post:
         description=fields.take(("description", "summary", "excerpt"), read_line),
         language=fields.take(("lang", "language"), read_line),
         draft=is_draft(fields),
+        ai=fields.take(("ai",), read_ai_use),
         extra=fields.extra,
     )
+
+
+def read_ai_use(entry: Entry) -> AiUse | None:
+    """`ai: generated | assisted | none`; YAML's `ai: true` is no answer, because the law knows two."""
+    text = str(entry.value).strip().lower()
+    if text not in set(AiUse):
+        raise Mistake(f"ai: {text!r} is none of {', '.join(AiUse)}", entry.line)
+    return AiUse(text)
 
 
 def is_draft(fields: Fields) -> bool:

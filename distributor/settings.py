@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from distributor.errors import ConfigError
+from distributor.model import AiUse
 
 PREFIX = "DISTRIBUTOR_"
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -406,6 +407,9 @@ class Newsletter(Frozen):
     timezone: Zone = "Asia/Shanghai"
     posts: Path = Path("posts")
     url_pattern: Annotated[str, AfterValidator(known_pattern)] = ""
+    ai: AiUse = Field(
+        AiUse.NONE, description="how much of the posts a machine writes; a post may say otherwise"
+    )
     list_id: Annotated[str, Field(pattern=r"^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)?$")] = ""
     sender: Sender
     schedule: Schedule = Schedule()

@@ -1,0 +1,237 @@
+"""A post's Markdown, read once: addresses are checked, what Markdown means for Chinese is put right."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline.state_inline import Delimiter
+from markdown_it.token import Token
+from markdown_it.tree import SyntaxTreeNode
+from mdit_py_plugins.footnote import footnote_plugin
+
+from distributor.errors import PostError
+from distributor.model import Post
+from distributor.rendering.cutting import CONTROLS, HAN
+from distributor.rendering.raw_html import HtmlReader
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed post: block tokens with tidied inline children, and what an editor should know."""
+
+    tokens: Sequence[Token]
+    warnings: Sequence[str]
+
+    @property
+    def tree(self) -> SyntaxTreeNode:
+        return SyntaxTreeNode(self.tokens)
+
+
+class _Markdown(MarkdownIt):
+    """Parses every link as one, so that a forbidden scheme is refused with its line instead of shown as source."""
+
+    def validateLink(self, url: str) -> bool:  # noqa: ARG002, N802 - the parser's own signature
+        return True
+
+
+def _emphasis(state: StateInline, silent: bool) -> bool:
+    """CommonMark's rule, made to work beside Han characters: in `**“词”**后`, the second `**` closes.
+
+    CommonMark asks for a blank or punctuation there, which Chinese does not write.
+    """
+    marker = state.src[state.pos]
+    if silent or marker not in "_*":
+        return False
+    scanned = state.scanDelims(state.pos, marker == "*")
+    before = state.src[state.pos - 1 : state.pos] or " "
+    after = state.src[state.pos + scanned.length : state.pos + scanned.length + 1] or " "
+    can_open, can_close = scanned.can_open, scanned.can_close
+    if marker == "*":
+        can_open = can_open or bool(HAN.match(before) and not after.isspace())
+        can_close = can_close or bool(HAN.match(after) and not before.isspace())
+    for _ in range(scanned.length):
+        state.push("text", "", 0).content = marker
+        state.delimiters.append(
+            Delimiter(ord(marker), scanned.length, len(state.tokens) - 1, -1, can_open, can_close)
+        )
+    state.pos += scanned.length
+    return True
+
+
+def _fixed(html: str) -> Callable[..., str]:
+    return lambda *_: html
+
+
+def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+    return f"<sup>[{tokens[index].meta['id'] + 1}]</sup>"
+
+
+def _picture(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    token = tokens[index]
+    alt = renderer.renderInlineAsText(token.children, options, env)
+    return f'<img src="{escape(str(token.attrs["src"]))}" alt="{escape(alt)}" width="{env["picture_width"]}">'
+
+
+def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: Any) -> str:
+    img = f'<img width="{env["picture_width"]}"'
+    return re.sub(r"<img\b(?![^>]*\swidth\s*=)", img, tokens[index].content, flags=re.IGNORECASE)
+
+
+def _build_markdown() -> MarkdownIt:
+    markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
+    markdown.inline.ruler.at("emphasis", _emphasis)
+    markdown.add_render_rule("image", _picture)
+    markdown.add_render_rule("html_inline", _raw_html)
+    markdown.add_render_rule("html_block", _raw_html)
+    # Links inside a mail lead nowhere: footnotes are numbers, without anchors.
+    markdown.add_render_rule("footnote_ref", _footnote_number)
+    markdown.add_render_rule("footnote_block_open", _fixed("<hr>\n<ol>\n"))
+    markdown.add_render_rule("footnote_block_close", _fixed("</ol>\n"))
+    markdown.add_render_rule("footnote_open", _fixed("<li>"))
+    markdown.add_render_rule("footnote_close", _fixed("</li>\n"))
+    markdown.add_render_rule("footnote_anchor", _fixed(""))
+    return markdown
+
+
+MARKDOWN = _build_markdown()
+
+
+def parse(post: Post) -> Document:
+    """Reads the post's Markdown and checks every address in it.
+
+    Raises:
+        PostError: a link or picture that leads nowhere outside the author's own computer, with its line.
+    """
+    for name, address in (("cover_image", post.cover_image), ("url", post.url)):
+        if address and not is_web(address):
+            raise PostError(
+                post.path, f"{name}: {address!r} leads nowhere: a full https:// address is expected"
+            )
+    tokens = MARKDOWN.parse(CONTROLS.sub("", post.body.replace("\r\n", "\n").replace("\r", "\n")))
+    tidier = _Tidier(post)
+    for token in tokens:
+        tidier.tidy(token)
+    return Document(_demoted(tokens), tuple(dict.fromkeys(tidier.warnings)))
+
+
+class _Tidier:
+    """Walks the tokens in order: addresses are checked, line breaks become what a reader should see."""
+
+    def __init__(self, post: Post) -> None:
+        self.post, self.line, self.warnings = post, post.body_line, list[str]()
+
+    def tidy(self, token: Token) -> None:
+        if token.map:
+            self.line = self.post.body_line + token.map[0]
+        if token.type == "html_block":
+            self.check_html(token)
+        if align := re.search(r"text-align:(\w+)", str(token.attrs.pop("style", ""))):
+            token.attrs["align"] = align[1]
+        if token.children is not None:
+            token.children = _joined_lines(list(self.checked(token.children)))
+
+    def checked(self, children: Sequence[Token]) -> Iterator[Token]:
+        unlinked = False
+        for token in _without_scripts(children):
+            if token.type == "link_open":
+                unlinked = self.is_anchor(str(token.attrs.get("href", "")))
+            if token.type == "image":
+                self.check_picture(str(token.attrs.get("src", "")))
+            if token.type == "html_inline":
+                self.check_html(token)
+            if not (unlinked and token.type in {"link_open", "link_close"}):
+                yield token
+            if token.type in {"softbreak", "hardbreak"}:
+                self.line += 1
+
+    def is_anchor(self, address: str) -> bool:
+        """Whether the link must become plain text. Raises PostError for one that leads nowhere."""
+        if address.startswith("#"):
+            self.warnings.append(
+                f"{self.post.path}:{self.line}: the link {address!r} leads into the page and is shown as text"
+            )
+            return True
+        if not (is_web(address) or re.fullmatch(r"mailto:[^@\s]+@[^@\s]+", address, re.IGNORECASE)):
+            self.refuse("link", address)
+        return False
+
+    def check_picture(self, address: str) -> None:
+        if not is_web(address):
+            self.refuse("picture", address)
+
+    def check_html(self, token: Token) -> None:
+        reader = HtmlReader(token.content)
+        for address in reader.links:
+            self.is_anchor(address)
+        for address in reader.pictures:
+            self.check_picture(address)
+
+    def refuse(self, what: str, address: str) -> None:
+        reason = f"a {what} to nowhere: {address!r}; readers need a full https:// (or mailto:) address"
+        raise PostError(self.post.path, reason, self.line)
+
+
+def _without_scripts(children: Sequence[Token]) -> Iterator[Token]:
+    """What stands inside an inline <script> or <style> is no text for readers."""
+    hidden = ""
+    for token in children:
+        tag = (
+            re.match(r"<(/?)(script|style)\b", token.content, re.IGNORECASE)
+            if token.type == "html_inline"
+            else None
+        )
+        if tag:
+            hidden = "" if tag[1] else tag[2]
+        elif token.nesting or not hidden:  # tags stay, so that they stay paired
+            yield token
+
+
+def is_web(address: str) -> bool:
+    """Whether it is a full http(s) address."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in {"http", "https"} and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or ""))
+    except ValueError:
+        return False
+
+
+def _joined_lines(children: Sequence[Token]) -> list[Token]:
+    """A line break in the source is a blank, but nothing between Han characters, and stays one after a bold first line."""
+    for index, token in enumerate(children):
+        if token.type == "softbreak":
+            before, after = _visible(children[index - 1 :: -1]), _visible(children[index + 1 :])
+            if _is_one_strong(children[:index]):
+                token.type, token.tag = "hardbreak", "br"
+            else:
+                joined = HAN.match(before[-1:]) and HAN.match(after[:1])
+                token.type, token.content = "text", "" if joined else " "
+    return list(children)
+
+
+def _visible(children: Sequence[Token]) -> str:
+    return next((token.content for token in children if token.content), "")
+
+
+def _is_one_strong(children: Sequence[Token]) -> bool:
+    """Whether exactly one bold span, and nothing beside it, is there."""
+    seen = [token for token in children if token.type != "text" or token.content.strip()]
+    kinds = [token.type for token in seen]
+    return (
+        bool(kinds)
+        and (kinds[0], kinds[-1]) == ("strong_open", "strong_close")
+        and kinds.count("strong_open") == 1
+    )
+
+
+def _demoted(tokens: Sequence[Token]) -> Sequence[Token]:
+    """The post's title is the only heading of the first level."""
+    if any(token.tag == "h1" for token in tokens):
+        for token in tokens:
+            if token.type.startswith("heading_"):
+                token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"
+    return tokens
