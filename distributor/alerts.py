@@ -13,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from distributor.channels import Channel
+from distributor.channels.email.letters import render_alert
 from distributor.channels.http import quiet
 from distributor.errors import Kind, Rejected, SendError, Unavailable
 from distributor.model import DeliveryId, Message, Parcel, Recipient
 from distributor.notices import LEASE, NewNotice, Notice, Notices
+from distributor.rendering import template_environment
 from distributor.settings import AlertRoute, Settings
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ class Alerts:
         sender = self.settings.operator.sender or route.to
         content = {
             "subject": f"[distributor] {notice.subject}",
-            "text": notice.body,
+            **self._mail_texts(notice),
             "from_name": "distributor",
             "from_address": sender,
             "reply_to": sender,
@@ -111,6 +113,14 @@ class Alerts:
             "slug": notice.key,
         }
         self._by_channel("email", route.to, "default", content, notice)
+
+    def _mail_texts(self, notice: Notice) -> Mapping[str, str]:
+        """The designed mail; with a template of the project's own that fails, the bare text."""
+        try:
+            return render_alert(notice.subject, notice.body, template_environment(self.settings.root))
+        except Exception as error:
+            log.error("operator_notice without its template: %s", type(error).__name__)  # noqa: TRY400 - an alarm goes out all the same
+            return {"text": notice.body}
 
     def _by_telegram(self, route: AlertRoute, notice: Notice) -> None:
         text = _short(f"{notice.subject}\n\n{notice.body}", 4000)

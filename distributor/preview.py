@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from distributor.channels.email.mime import compose
-from distributor.channels.email.render import CLIPPED_ABOVE
+from distributor.channels.email.render import TOO_LARGE
 from distributor.channels.telegram.render import LIMIT, count_entities
 from distributor.channels.wecom.render import DIALECTS
 from distributor.model import DeliveryId, Message, Parcel, Recipient
@@ -108,7 +108,7 @@ _WRITERS: Mapping[str, Callable[[Message, datetime], Files]] = {
 }
 
 LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
-    ("email", "default"): {"utf8_bytes": CLIPPED_ABOVE},
+    ("email", "default"): {"utf8_bytes": TOO_LARGE},
     ("telegram", "default"): {
         "utf16_units": LIMIT.units,
         "entities": LIMIT.entities,

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from distributor.colours import HEX, PAPER, READABLE, contrast
 from distributor.errors import ConfigError
 from distributor.model import AiUse
 
@@ -100,6 +101,29 @@ def domain_name(value: str) -> str:
     return value.strip().lower()
 
 
+def text_colour(value: str) -> str:
+    """A colour that can be read on a light sheet, and on the tint behind tables and numbers."""
+    colour = value.strip().lower()
+    if not HEX.fullmatch(colour):
+        raise ValueError('expected a colour such as "#b3261e"')
+    if (ratio := contrast(colour, PAPER)) < READABLE:
+        raise ValueError(f"too pale to read: contrast {ratio:.1f}, at least {READABLE} is needed")
+    return colour
+
+
+def picture_address(value: str) -> str:
+    if value and not re.match(r"https://[^\s/]+/\S+$", value):
+        raise ValueError("expected the picture's full https:// address")
+    return value
+
+
+def font_list(value: str) -> str:
+    """Nothing that could end a style's declaration."""
+    if not re.fullmatch(r"[\w \-,\"]+", value):
+        raise ValueError("expected names of fonts, separated by commas")
+    return value
+
+
 Domain = Annotated[str, AfterValidator(domain_name), Field(min_length=1)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 LocalTime = Annotated[time, BeforeValidator(parse_local_time)]
@@ -107,6 +131,7 @@ Zone = Annotated[str, AfterValidator(known_zone)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 OneLine = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
 Url = Annotated[str, AfterValidator(http_url)]
+TextColour = Annotated[str, AfterValidator(text_colour)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
@@ -355,6 +380,22 @@ class EmailChannelSettings(Frozen):
     """`[channels.email]` of a newsletter."""
 
     subscribers: bool = True
+    subject_prefix: str = Field("", description="in front of every subject: 广告 where the law asks for it")
+    over_size: Literal["teaser", "refuse", "send"] = Field(
+        "teaser", description="what to do with a mail that Gmail would clip"
+    )
+
+
+class Theme(Frozen):
+    """`[theme]` of a newsletter: how its mails and pages look."""
+
+    accent: TextColour = "#b3261e"
+    link: TextColour = "#0b57d0"
+    logo: Annotated[str, AfterValidator(picture_address)] = ""
+    logo_width: int = Field(120, ge=16, le=536, description="pixels")
+    font: Annotated[str, AfterValidator(font_list)] = (
+        '-apple-system, "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", Arial, sans-serif'
+    )
 
 
 class TelegramChannelSettings(Frozen):
@@ -412,6 +453,7 @@ class Newsletter(Frozen):
     )
     list_id: Annotated[str, Field(pattern=r"^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)?$")] = ""
     sender: Sender
+    theme: Theme = Theme()
     schedule: Schedule = Schedule()
     audience: AudienceGuard = AudienceGuard()
     canary: Canary = Canary()

@@ -162,10 +162,18 @@ def only_route(alerts: Alerts, **route: str) -> Alerts:
 def text_of(mail: EmailMessage) -> str:
     body = mail.get_body(("plain",))
     assert body is not None
-    return str(body.get_content())
+    return str(body.get_content()).replace("\r\n", "\n")
 
 
 class TestRoutes:
+    def test_a_broken_template_does_not_keep_an_alarm_from_going_out(self, stage: Stage) -> None:
+        own = stage.distributor.settings.root / "templates" / "email"
+        own.mkdir(parents=True)
+        (own / "alert.html.j2").write_text("{{ nothing_of_this_name }}")
+        stage.alerts.tell("k", "the post is late", "Look at posts/.")
+        assert stage.alerts.send_due() == 2
+        assert text_of(stage.mails[0]).strip() == "Look at posts/."
+
     def test_a_notice_goes_over_all_of_them_once(self, stage: Stage) -> None:
         assert stage.alerts.tell("k", "the post is late", "Look at posts/.")
         assert not stage.alerts.tell("k", "the post is late", "Look at posts/.")
@@ -174,7 +182,7 @@ class TestRoutes:
         [mail] = stage.mails
         assert mail["Subject"] == "[distributor] the post is late"
         assert mail["From"].addresses[0].addr_spec == "alerts@example.com"
-        assert text_of(mail).strip() == "Look at posts/."
+        assert "the post is late\n\nLook at posts/.\n" in text_of(mail)
         assert stage.robot == ["the post is late\n\nLook at posts/."]
 
     def test_what_arrives_is_well_formed(self, stage: Stage) -> None:

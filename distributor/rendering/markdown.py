@@ -74,7 +74,8 @@ def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object
 def _picture(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
     token = tokens[index]
     alt = renderer.renderInlineAsText(token.children, options, env)
-    return f'<img src="{escape(str(token.attrs["src"]))}" alt="{escape(alt)}" width="{env["picture_width"]}">'
+    title = f' title="{escape(str(token.attrs["title"]))}"' if token.attrs.get("title") else ""
+    return f'<img src="{escape(str(token.attrs["src"]))}" alt="{escape(alt)}"{title} width="{env["picture_width"]}">'
 
 
 def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: Any) -> str:

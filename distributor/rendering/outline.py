@@ -21,10 +21,11 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and its items; the heading is empty before the first one."""
+    """A heading with its level and its items; the heading is empty before the first one."""
 
     heading: str
     items: Sequence[Item]
+    level: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,12 @@ class Outline:
 
 def outline(document: Document) -> Outline:
     """The lead paragraph, sections with their items, and all links in order."""
-    lead, heading, items = "", "", list[Item]()
+    lead, heading, level, items = "", "", 1, list[Item]()
     sections, title = list[Section](), None
     for node in document.tree.children:
         if node.type == "heading":
-            sections.append(Section(heading=heading, items=items))
-            heading, items = squeeze(inline_text(node)), []
+            sections.append(Section(heading=heading, level=level, items=items))
+            heading, level, items = squeeze(inline_text(node)), int(node.tag[1]), []
         elif node.type in {"bullet_list", "ordered_list"}:
             items.extend(item for child in node.children if (item := _list_item(child)).title)
         elif node.type == "paragraph":
@@ -60,7 +61,7 @@ def outline(document: Document) -> Outline:
                 items[-1] = Item(title=title.title, body=text, links=[*title.links, *links_in(node)])
             lead = lead or ("" if _is_bold_line(node) else text)
         title = items[-1] if node.type == "paragraph" and _is_bold_line(node) else None
-    sections.append(Section(heading=heading, items=items))
+    sections.append(Section(heading=heading, level=level, items=items))
     kept = [section for section in sections if section.heading or section.items]
     return Outline(lead=lead, sections=kept, links=links_in(document.tree))
 

@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from rendering_samples import EVERYTHING, SAMPLES, make_newsletter, make_post, shared_posts
 
 from distributor.channels.email.render import (
+    LARGE,
     PLACEHOLDERS,
     UNSUBSCRIBE_URL,
     VIEW_URL,
     inline_css,
     render_email,
 )
+from distributor.channels.email.theme import theme_facts
 from distributor.errors import ConfigError, PostError
-from distributor.model import Message
+from distributor.model import AiUse, Message
 from distributor.rendering import template_environment
+from distributor.settings import Newsletter, Theme
 
 TEMPLATES = template_environment()
 KEYS = {
@@ -113,7 +116,8 @@ def test_pictures_fit_the_sheet() -> None:
         html_of("![a](https://example.com/a.png)", cover_image="https://example.com/c.jpg", title="T")
     )
     cover, inside = page.all("img")
-    assert (cover["src"], cover["alt"], cover["width"]) == ("https://example.com/c.jpg", "T", "600")
+    # The title stands above it: a screen reader need not say it twice.
+    assert (cover["src"], cover["alt"], cover["width"]) == ("https://example.com/c.jpg", "", "600")
     assert (inside["alt"], inside["width"]) == ("a", "536")
 
 
@@ -157,10 +161,102 @@ def test_a_template_without_the_way_out_is_refused(tmp_path: Path) -> None:
         render_email(make_post("text"), make_newsletter(), template_environment(tmp_path))
 
 
-def test_a_long_mail_is_sent_with_a_warning() -> None:
+# What Gmail would clip
+
+PARAGRAPH = "这一段有一百个字，" + "字" * 91
+SECTIONS = "\n\n".join(f"## 第 {number} 节\n\n" + f"{PARAGRAPH}\n\n" * 10 for number in range(1, 41))
+
+
+def with_policy(policy: str, **changes: object) -> Newsletter:
+    return make_newsletter(channels={"email": {"over_size": policy}}, **changes)
+
+
+def test_a_large_mail_is_sent_with_a_warning() -> None:
     assert not render("word " * 1000).warnings
-    [warning] = render("文" * 40_000).warnings
+    [warning] = render("文" * 22_000).warnings
     assert "Gmail clips" in warning
+
+
+def test_a_mail_that_is_too_large_becomes_a_teaser_and_says_so() -> None:
+    message = render(SECTIONS)
+    html, text = message.content["html"], message.content["text"]
+    assert len(html.encode()) <= LARGE
+    assert "shortened to a teaser" in message.warnings[0]
+    for part in (html, text):
+        assert "其余请在网页上阅读" in part
+        assert "第 1 节" in part
+        assert "第 40 节" not in part or "本期目录" in part
+        assert "https://brief.example.com/2026-03-05/sample/" in part
+    assert all(html.count(placeholder) == 1 for placeholder in PLACEHOLDERS)
+
+
+def test_a_teaser_uses_the_room_and_ends_with_no_heading() -> None:
+    html = render(SECTIONS).content["html"]
+    assert len(html.encode()) > 0.8 * LARGE
+    body = html[: html.index("其余请在网页上阅读")]
+    assert body.rindex("</p>") > body.rindex("</h2>")
+
+
+def test_a_teaser_has_no_marks_of_footnotes_that_are_not_there() -> None:
+    html = render(f"有脚注[^a]的话。\n\n{SECTIONS}\n\n[^a]: 注").content["html"]
+    assert "有脚注的话" in html
+
+
+def test_a_first_block_that_does_not_fit_leaves_the_frame() -> None:
+    message = render("文" * 40_000)
+    assert len(message.content["html"].encode()) < 20_000
+    assert "其余请在网页上阅读" in message.content["html"]
+
+
+def test_a_mail_that_is_too_large_is_refused_or_sent_whole_if_the_newsletter_says_so() -> None:
+    with pytest.raises(PostError, match="shorten the post"):
+        render_email(make_post(SECTIONS), with_policy("refuse"), TEMPLATES)
+    message = render_email(make_post(SECTIONS), with_policy("send"), TEMPLATES)
+    assert "sent whole" in message.warnings[0]
+    assert "第 40 节" in message.content["text"]
+
+
+def test_without_an_address_on_the_web_nothing_is_left_out() -> None:
+    message = render_email(make_post(SECTIONS), with_policy("teaser", url_pattern=""), TEMPLATES)
+    assert "no address on the web" in message.warnings[0]
+    assert "第 40 节" in message.content["text"]
+
+
+# Labels, subject, contents
+
+
+@pytest.mark.parametrize(
+    ("ai", "own", "said"),
+    [
+        ("generated", None, "本期内容由 AI 生成"),
+        ("none", AiUse.ASSISTED, "本期内容由 AI 辅助生成"),
+        ("generated", AiUse.NONE, None),
+        ("none", None, None),
+    ],
+)
+def test_both_parts_tell_what_a_machine_wrote(ai: str, own: AiUse | None, said: str | None) -> None:
+    message = render_email(make_post("text", ai=own), make_newsletter(ai=ai), TEMPLATES)
+    for part in (message.content["html"], message.content["text"]):
+        assert ("由 AI" in part) == (said is not None)
+        assert said is None or said in part
+
+
+def test_the_subject_may_have_a_prefix() -> None:
+    newsletter = make_newsletter(channels={"email": {"subject_prefix": "广告 "}})
+    message = render_email(make_post("text", title="新机器"), newsletter, TEMPLATES)
+    assert message.content["subject"] == "广告 新机器"
+    assert "<title>广告 新机器</title>" in message.content["html"]
+    assert ">新机器</h1>" in message.content["html"]
+
+
+def test_a_long_post_has_its_contents_in_front() -> None:
+    body = f"## 头条\n\n{PARAGRAPH * 8}\n\n## 速览\n\n1. **甲** 一\n2. **乙** 二\n\n### 深处\n\n- 丙\n\n## 观点\n\n{PARAGRAPH * 8}"
+    html = html_of(body)
+    contents = html[html.index("本期目录") : html.index('class="body"')]
+    assert re.findall(r'class="entry"[^>]*>([^<]+)', contents) == ["头条", "速览 ", "观点"]
+    assert "(3 条)" in contents
+    assert "深处" not in contents
+    assert "本期目录" not in html_of("## 头条\n\n短\n\n## 速览\n\n短\n\n## 观点\n\n短")
 
 
 # Size and style
@@ -184,8 +280,7 @@ def sheets(html: str) -> list[str]:
 
 
 def test_the_first_sheet_uses_only_selectors_that_premailer_understands() -> None:
-    source = (Path(__file__).parents[2] / "templates/email/base.html.j2").read_text("utf-8")
-    sheet = sheets(source)[0]
+    sheet = TEMPLATES.get_template("email/partials/style.css.j2").render(theme_facts(Theme()))
     for selector in re.findall(r"([^{}]+)\{", sheet):
         assert re.fullmatch(r"[\sa-z0-9.,]+", selector), selector
     assert not re.search(r"!important|rgba?\(|var\(|url\(|@", sheet)
@@ -202,11 +297,13 @@ def test_placeholders_survive_inlining() -> None:
 
 
 def test_head_css_keeps_every_important() -> None:
-    [head] = sheets(html_of("text"))
+    outlook, head = sheets(html_of("text"))
+    assert "mso-line-height-rule" in outlook
     declarations = re.findall(r"[a-z-]+:\s*[^;{}]+;", head)
     assert len(declarations) > 15
     assert all(declaration.endswith("!important;") for declaration in declarations)
     assert "prefers-color-scheme: dark" in head
+    assert "[data-ogsc]" in head  # Outlook on the web
     assert len(head) < 8000  # Gmail drops all CSS above 16,384 characters
 
 
@@ -238,7 +335,7 @@ def test_inlining_is_quiet_and_repeatable(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_outlooks_comments_survive() -> None:
-    assert html_of("text").count("<!--[if mso]>") == 2
+    assert html_of("text").count("<!--[if mso]>") == 3
 
 
 # Everything
