@@ -60,8 +60,9 @@ def test_only_the_letter_to_a_reader_can_be_unsubscribed_from() -> None:
 
 def test_a_confirmation_can_be_copied_when_its_button_fails() -> None:
     message = render_letter(Letter.CONFIRM, make_newsletter(), TEMPLATES)
-    assert message.content["subject"] == "请确认订阅《晨间简报》"
-    assert f">{CONFIRM_URL}</a>" in message.content["html"]
+    assert message.content["subject"] == "请确认您的订阅"
+    assert ">请确认订阅《晨间简报》</h1>" in message.content["html"]
+    assert f"<br>{CONFIRM_URL}" in message.content["html"]
     assert "忽略这封邮件" in message.content["text"]
 
 

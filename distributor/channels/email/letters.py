@@ -6,7 +6,12 @@ from enum import StrEnum
 
 from jinja2 import Environment
 
-from distributor.channels.email.render import UNSUBSCRIBE_URL, envelope_content, frame_facts, inline_css
+from distributor.channels.email.render import (
+    UNSUBSCRIBE_URL,
+    envelope_content,
+    frame_facts,
+    inline_css,
+)
 from distributor.channels.email.theme import theme_facts
 from distributor.channels.email.words import WORDS, Words
 from distributor.model import Message
@@ -30,6 +35,7 @@ class _Plan:
     """One letter: fields of `Words`, and where its button leads."""
 
     subject: str
+    title: str
     paragraphs: tuple[str, ...]
     why: str
     button: str = ""
@@ -46,6 +52,7 @@ class _Plan:
 PLANS: Mapping[Letter, _Plan] = {
     Letter.CONFIRM: _Plan(
         subject="confirm_subject",
+        title="confirm_title",
         paragraphs=("confirm", "confirm_ignore"),
         why="confirm_why",
         button="confirm_button",
@@ -53,10 +60,15 @@ PLANS: Mapping[Letter, _Plan] = {
         copy_link=True,
     ),
     Letter.WELCOME: _Plan(
-        subject="welcome_subject", paragraphs=("welcome", "welcome_when"), why="why", unsubscribe=True
+        subject="welcome_subject",
+        title="welcome_title",
+        paragraphs=("welcome", "welcome_when"),
+        why="why",
+        unsubscribe=True,
     ),
     Letter.GOODBYE: _Plan(
         subject="goodbye_subject",
+        title="goodbye_title",
         paragraphs=("goodbye", "goodbye_mistake"),
         why="goodbye_why",
         button="goodbye_button",
@@ -73,11 +85,11 @@ def render_letter(letter: Letter, newsletter: Newsletter, templates: Environment
         "time": f"{newsletter.schedule.time:%H:%M}",
         "address": newsletter.sender.address,
     }
-    subject = _said(words, plan.subject, said)
+    title, subject = _said(words, plan.title, said), _said(words, plan.subject, said)
     facts = {
         **frame_facts(newsletter, newsletter.language),
         "subject": subject,
-        "title": subject,
+        "title": title,
         "date": "",
         "preheader": _said(words, plan.paragraphs[0], said),
         "paragraphs": [_said(words, name, said) for name in plan.paragraphs],
