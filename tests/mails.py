@@ -44,7 +44,8 @@ def sample_mails() -> Mapping[str, Message]:
     """The project's newest sample post, everything Markdown has, each letter, and an alert."""
     newsletter = make_newsletter(ai="assisted", title="AI 日报")
     everything = make_post(EVERYTHING + WIDE_TABLE + CARDS, ai=AiUse.GENERATED, categories=["样刊"])
-    newest = max(load_posts(POSTS, ZONE).posts, key=lambda post: str(post.date))
+    ready = [post for post in load_posts(POSTS, ZONE).posts if not post.draft]
+    newest = max(ready, key=lambda post: str(post.date))
     english = make_newsletter(language="en", title="AI Daily")
     return {
         "issue": render_email(newest, newsletter, TEMPLATES),
