@@ -45,7 +45,9 @@ def _plan(given: argparse.Namespace) -> Plan:
         durable=not given.no_fsync,
         settings=settings,
     )
-    return Plan(setup=setup, size=given.size, recipients=given.recipients, slow_rate=given.slow_rate)
+    return Plan(
+        setup=setup, size=given.size, recipients=given.recipients, slow_rate=given.slow_rate, post=given.post
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slow-rate", type=int, default=50, help="pace: the limited domain's rate; 0: no such domain"
     )
+    parser.add_argument("--post", type=Path, help="render: another post than the longest of posts/")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     return parser
 

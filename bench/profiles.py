@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bench import peers
+from bench import render as rendering
 from bench.botapi import BotApi
 from bench.ours import Audience, Setup, check, ended_well, measure, near, watch
 from bench.processes import BenchError, say
@@ -34,6 +36,7 @@ class Plan:
     size: int
     recipients: int | None
     slow_rate: int
+    post: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,13 @@ LARGE = Sizes(source=60_000, source_reconnecting=10_000, smtplib=40_000, celery=
 
 
 def quick(plan: Plan) -> Result:
-    """Ours and the peers, small: about a minute on an idle machine."""
-    return _compare(plan, plan.recipients or 10_000, SMALL)
+    """Ours and the peers, small, and the rendering: about a minute on an idle machine."""
+    return {**render(plan), **_compare(plan, plan.recipients or 10_000, SMALL)}
+
+
+def render(plan: Plan) -> Result:
+    """A post becomes messages on every channel: milliseconds, warm."""
+    return {"render": rendering.measure(plan.post)}
 
 
 def ours(plan: Plan) -> Result:
@@ -256,4 +264,5 @@ PROFILES: Mapping[str, Callable[[Plan], Result]] = {
     "telegram": telegram,
     "pace": pace,
     "ours": ours,
+    "render": render,
 }

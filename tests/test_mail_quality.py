@@ -44,6 +44,12 @@ ALLOWED_FEATURES = {
 }
 
 
+#: SpamAssassin's rules that may give points, and why: any other is a fault of ours.
+ALLOWED_SPAM_RULES = {
+    "HTML_OBFUSCATE_05_10": "counts a tag between characters without a blank, and Chinese writes none around emphasis",
+}
+
+
 def or_skipped(judge: Callable[[], T]) -> T:
     """The judge's word; without its program the test is skipped, loudly, and fails where `CI` is set."""
     try:
@@ -101,4 +107,4 @@ def test_a_fault_would_be_found() -> None:
 def test_spamassassin_has_no_complaint(name: str) -> None:
     points = or_skipped(lambda: spamassassin(mail_of(sample_mails()[name])))
     assert "HTML_MESSAGE" in points  # it has looked
-    assert {rule: value for rule, value in points.items() if value > 0} == {}
+    assert {rule for rule, value in points.items() if value > 0} <= set(ALLOWED_SPAM_RULES)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ class Document:
     tokens: Sequence[Token]
     warnings: Sequence[str]
 
-    @property
+    @cached_property
     def tree(self) -> SyntaxTreeNode:
         return SyntaxTreeNode(self.tokens)
 

@@ -21,6 +21,7 @@ from distributor.rendering import (
     HAN,
     WORDING,
     Document,
+    Outline,
     Section,
     ai_label,
     cut,
@@ -215,7 +216,7 @@ def envelope_content(newsletter: Newsletter, language: str) -> Mapping[str, str]
 def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[str, object]:
     """What the templates of an issue know."""
     language = language_of(post, newsletter)
-    day = local_day(post, newsletter)
+    day, skeleton = local_day(post, newsletter), outline(document)
     return {
         **frame_facts(newsletter, language),
         "subject": _subject(post, newsletter),
@@ -223,8 +224,8 @@ def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[st
         "date": WORDING[language].date(day) if day else "",
         "categories": post.categories,
         "cover": post.cover_image,
-        "preheader": cut(post.description or outline(document).lead, PREHEADER),
-        "sections": _contents(document, language),
+        "preheader": cut(post.description or skeleton.lead, PREHEADER),
+        "sections": _contents(skeleton, language) if len(post.body) >= CONTENTS_TEXT else [],
         "ai": ai_label(post, newsletter),
         "why": WORDS[language].why.format(title=newsletter.title),
         "original_url": web_address(post, newsletter),
@@ -233,14 +234,14 @@ def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[st
     }
 
 
-def _contents(document: Document, language: str) -> Sequence[Mapping[str, str]]:
-    """The sections of a long post with how much is in each.
+def _contents(skeleton: Outline, language: str) -> Sequence[Mapping[str, str]]:
+    """The sections with how much is in each, when there are several.
 
     Without links: a third of the readers' programs (Gmail on iOS, Outlook and Samsung on phones) do not follow a link
     inside a mail, as caniemail's html-anchor-links has it.
     """
-    sections = _top_level([section for section in outline(document).sections if section.heading])
-    if len(sections) < CONTENTS_SECTIONS or len(to_text(document)) < CONTENTS_TEXT:
+    sections = _top_level([section for section in skeleton.sections if section.heading])
+    if len(sections) < CONTENTS_SECTIONS:
         return []
     return [{"heading": section.heading, "note": _note(section, language)} for section in sections]
 
