@@ -46,6 +46,10 @@ bench: dev  ## Our rate beside its peers' (others: python -m bench full, latency
 chaos: dev  ## Kill, freeze and cut off workers and servers while a sink counts (all: python -m tests.chaos --full)
 	@$(BIN)/python -m tests.chaos
 
+.PHONY: fuzz
+fuzz: dev  ## Random Markdown through every renderer and its independent checks: 10,000 documents
+	@FUZZ_DOCUMENTS=10000 $(BIN)/pytest tests/test_fuzz.py --timeout 7200
+
 .PHONY: format
 format: dev  ## Put the code into the house format
 	@$(BIN)/ruff check --fix --quiet .
