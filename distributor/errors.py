@@ -70,10 +70,11 @@ class PictureError(DistributorError):
 
     def __init__(self, address: str, reason: str) -> None:
         self.address, self.reason = address, reason
-        super().__init__(f"{_without_secrets(address)}: {reason}")
+        super().__init__(f"{shown_address(address)}: {reason}")
 
 
-def _without_secrets(address: str) -> str:
+def shown_address(address: str) -> str:
+    """An address without user name and query."""
     bare, query, _ = address.partition("?")
     scheme, there, rest = bare.partition("://")
     host, slash, path = rest.partition("/")

@@ -24,10 +24,19 @@ class AudienceHeld(RequestRefused):
     """The audience is not what one would expect: a person must look before anything is sent."""
 
 
-def render(engine: Engine, newsletter: Newsletter, post: Post) -> Sequence[Message]:
-    """The post on every channel of the newsletter. Raises PostError: a bad post is refused before the first delivery."""
+def render(engine: Engine, newsletter: Newsletter, post: Post, *, fetch: bool = True) -> Sequence[Message]:
+    """The post on every channel of the newsletter; its pictures are fetched and re-hosted first, where that is set.
+
+    Without `fetch` those that are hosted already are used, the others stay where they are.
+
+    Raises:
+        PostError: a bad post is refused before the first delivery.
+    """
+    prepared = engine.prepare(post, fetch=fetch)
     return [
-        message for name in newsletter.channels for message in engine.channels[name].render(post, newsletter)
+        message
+        for name in newsletter.channels
+        for message in engine.channels[name].render(prepared, newsletter)
     ]
 
 

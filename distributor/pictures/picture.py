@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from threading import Lock
 from typing import Literal
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
 from distributor.errors import PictureError
 
@@ -17,6 +18,9 @@ from distributor.errors import PictureError
 MOST_PIXELS = 40_000_000
 
 Kind = Literal["jpeg", "png", "gif"]
+
+#: A picture of the most pixels takes some 400 MB while it is converted; besides, warnings' filters are the process's.
+_ONE_AT_A_TIME = Lock()
 
 #: What a file begins with → what it is. Neither its name nor the server's header is asked.
 _MAGIC: Mapping[str, re.Pattern[bytes]] = {
@@ -100,21 +104,11 @@ def as_jpeg_or_png(
     """
     kind = require_picture(data, address)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the lower one
+        with _ONE_AT_A_TIME:
             return _made_fit(data, kind, _Limits(most_bytes, most_width, most_pixels, keep_gif), address)
-    except Image.DecompressionBombError:
-        raise PictureError(address, _too_many_pixels(most_pixels)) from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        ImageCms.PyCMSError,
-    ) as error:  # Pillow's for a broken file
-        raise PictureError(
-            address, f"the {kind.upper()} is broken or cut short ({error}): save it anew"
-        ) from None
+    except (OSError, SyntaxError, ValueError, ImageCms.PyCMSError) as error:  # Pillow's, for a broken file
+        reason = f"the {kind.upper()} is broken or cut short ({error}): save it anew"
+        raise PictureError(address, reason) from None
 
 
 @dataclass(frozen=True)
@@ -130,11 +124,14 @@ def _too_many_pixels(most: int) -> str:
 
 
 def _made_fit(data: bytes, kind: str, limits: _Limits, address: str) -> Picture:
-    with Image.open(BytesIO(data), formats=[kind.upper()]) as image:
-        if image.width * image.height > limits.pixels:
-            raise PictureError(address, _too_many_pixels(limits.pixels))
+    with _opened(data, kind, limits, address) as image:
         if kind == "gif" and limits.keep_gif and _moves(image) and _fits(image, data, limits):
             return Picture(data, "gif", image.width, image.height)
+        if kind == "jpeg" and _is_plain(image, limits) and len((kept := _kept(image)).data) <= limits.bytes:
+            return kept
+        image.draft(
+            None, (2 * limits.width, 2 * limits.width)
+        )  # a huge JPEG is decoded at a part of its size
         upright = _narrowed(_plain(image), limits.width)
     for picture in _attempts(upright, as_png=kind == "png" or _is_graphic(upright)):
         if len(picture.data) <= limits.bytes:
@@ -142,6 +139,37 @@ def _made_fit(data: bytes, kind: str, limits: _Limits, address: str) -> Picture:
     raise PictureError(
         address, f"cannot be made smaller than {limits.bytes // 1000} KB: scale it down by hand"
     )
+
+
+def _opened(data: bytes, kind: str, limits: _Limits, address: str) -> ImageFile.ImageFile:
+    """Its head alone is read yet. Raises PictureError for a bomb: our limit is lower than those of Pillow."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(BytesIO(data), formats=[kind.upper()])
+    except Image.DecompressionBombError:
+        raise PictureError(address, _too_many_pixels(limits.pixels)) from None
+    if image.width * image.height > limits.pixels:
+        raise PictureError(address, _too_many_pixels(limits.pixels))
+    return image
+
+
+def _is_plain(image: Image.Image, limits: _Limits) -> bool:
+    """A JPEG that needs no change beside the loss of its metadata."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return (
+        image.mode in {"RGB", "L"}
+        and image.width <= limits.width
+        and not turned
+        and "icc_profile" not in image.info
+    )
+
+
+def _kept(image: Image.Image) -> Picture:
+    """The JPEG with its own tables, so that it loses next to nothing; what `info` holds would be written again."""
+    image.load()
+    image.info.clear()
+    return _encoded(image, "jpeg", quality="keep", progressive=True, optimize=True)
 
 
 def _moves(image: Image.Image) -> bool:
@@ -229,7 +257,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _encoded(image: Image.Image, kind: Kind, **options: int) -> Picture:
+def _encoded(image: Image.Image, kind: Kind, **options: int | str) -> Picture:
     file = BytesIO()
     if kind == "png" and not _is_transparent(image):
         image = image.convert("RGB")

@@ -1,8 +1,8 @@
 """A post's Markdown, read once: addresses are checked, what Markdown means for Chinese is put right."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +14,10 @@ from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 from mdit_py_plugins.footnote import footnote_plugin
 
-from distributor.errors import PostError
-from distributor.model import Post
+from distributor.errors import PostError, shown_address
+from distributor.model import Hosted, Post
 from distributor.rendering.cutting import CONTROLS, HAN
-from distributor.rendering.raw_html import HtmlReader
+from distributor.rendering.raw_html import Attributes, HtmlReader, change_pictures
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Document:
 
     tokens: Sequence[Token]
     warnings: Sequence[str]
+    #: Address as the post has it → the line it stands in first; None for the cover.
+    pictures: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def tree(self) -> SyntaxTreeNode:
@@ -73,13 +75,32 @@ def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object
 
 def _picture(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
     token = tokens[index]
+    size = Hosted("", token.meta.get("width"), token.meta.get("height")).within(env["picture_width"])
     alt = renderer.renderInlineAsText(token.children, options, env)
-    return f'<img src="{escape(str(token.attrs["src"]))}" alt="{escape(alt)}" width="{env["picture_width"]}">'
+    img = f'<img src="{escape(str(token.attrs["src"]))}" alt="{escape(alt)}"'
+    return (
+        f'{img} width="{size[0]}" height="{size[1]}">' if size else f'{img} width="{env["picture_width"]}">'
+    )
 
 
 def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: Any) -> str:
-    img = f'<img width="{env["picture_width"]}"'
-    return re.sub(r"<img\b(?![^>]*\swidth\s*=)", img, tokens[index].content, flags=re.IGNORECASE)
+    column: int = env["picture_width"]
+
+    def fitted(attributes: Attributes) -> Attributes:
+        """Width and height shrink together; a height alone would distort the picture."""
+        width, height = _pixels(attributes, "width"), _pixels(attributes, "height")
+        size = Hosted("", width, height).within(column)
+        kept = {name: value for name, value in attributes.items() if name not in {"width", "height"}}
+        if size:
+            return {**kept, "width": str(size[0]), "height": str(size[1])}
+        return {**kept, "width": str(min(width or column, column))}
+
+    return change_pictures(tokens[index].content, fitted)
+
+
+def _pixels(attributes: Attributes, name: str) -> int | None:
+    value = attributes.get(name, "")
+    return int(value) if re.fullmatch(r"[0-9]{1,5}", value) else None
 
 
 def _build_markdown() -> MarkdownIt:
@@ -114,9 +135,11 @@ def parse(post: Post) -> Document:
             )
     tokens = MARKDOWN.parse(CONTROLS.sub("", post.body.replace("\r\n", "\n").replace("\r", "\n")))
     tidier = _Tidier(post)
+    if post.cover_image:
+        tidier.note_picture(post.cover_image, None)
     for token in tokens:
         tidier.tidy(token)
-    return Document(_demoted(tokens), tuple(dict.fromkeys(tidier.warnings)))
+    return Document(_demoted(tokens), tuple(dict.fromkeys(tidier.warnings)), tidier.pictures)
 
 
 class _Tidier:
@@ -124,6 +147,7 @@ class _Tidier:
 
     def __init__(self, post: Post) -> None:
         self.post, self.line, self.warnings = post, post.body_line, list[str]()
+        self.pictures = dict[str, int | None]()
 
     def tidy(self, token: Token) -> None:
         if token.map:
@@ -141,7 +165,7 @@ class _Tidier:
             if token.type == "link_open":
                 unlinked = self.is_anchor(str(token.attrs.get("href", "")))
             if token.type == "image":
-                self.check_picture(str(token.attrs.get("src", "")))
+                self.place_picture(token)
             if token.type == "html_inline":
                 self.check_html(token)
             if not (unlinked and token.type in {"link_open", "link_close"}):
@@ -160,9 +184,24 @@ class _Tidier:
             self.refuse("link", address)
         return False
 
+    def place_picture(self, token: Token) -> None:
+        address = str(token.attrs.get("src", ""))
+        self.check_picture(address)
+        if hosted := self.post.pictures.get(address):
+            token.attrs["src"] = hosted.address
+            token.meta.update(width=hosted.width, height=hosted.height)
+
     def check_picture(self, address: str) -> None:
         if not is_web(address):
             self.refuse("picture", address)
+        self.note_picture(address, self.line)
+
+    def note_picture(self, address: str, line: int | None) -> None:
+        self.pictures.setdefault(address, line)
+        hosted = self.post.pictures.get(address)
+        where = f"{self.post.path}:{line}" if line else f"{self.post.path}: cover_image"
+        doubts = picture_doubts(address) if hosted is None else [hosted.trouble]
+        self.warnings.extend(f"{where}: {doubt}" for doubt in doubts if doubt)
 
     def check_html(self, token: Token) -> None:
         reader = HtmlReader(token.content)
@@ -170,6 +209,18 @@ class _Tidier:
             self.is_anchor(address)
         for address in reader.pictures:
             self.check_picture(address)
+        if reader.pictures and self.post.pictures:
+            token.content = change_pictures(token.content, self.placed)
+
+    def placed(self, attributes: Attributes) -> Attributes:
+        """With the address and size of the hosted picture; a width that the author gave stays."""
+        hosted = self.post.pictures.get(attributes.get("src", "").strip())
+        if hosted is None:
+            return attributes
+        column = _pixels(attributes, "width") or hosted.width or 0
+        size = hosted.within(column)
+        sizes = {"width": str(size[0]), "height": str(size[1])} if size else {}
+        return {**attributes, "src": hosted.address, **sizes}
 
     def refuse(self, what: str, address: str) -> None:
         reason = f"a {what} to nowhere: {address!r}; readers need a full https:// (or mailto:) address"
@@ -198,6 +249,33 @@ def is_web(address: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or ""))
     except ValueError:
         return False
+
+
+#: What a part of the readers does not see, by the end of the address's path.
+_DOUBTFUL: Mapping[str, str] = {
+    "webp": "Outlook shows no WebP",
+    "avif": "Outlook, Yahoo and older phones show no AVIF",
+    "svg": "Gmail and Outlook show no SVG",
+}
+
+
+def picture_doubts(address: str) -> list[str]:
+    """What readers may miss of a picture that stays where it is, and what to do."""
+    parts = urlsplit(address)
+    doubts = []
+    if reason := _DOUBTFUL.get(parts.path.lower().rpartition(".")[2]):
+        remedy = (
+            "export it as PNG"
+            if "SVG" in reason
+            else 'link a JPEG or PNG, or set [pictures] rehost = "folder"'
+        )
+        doubts.append(f"picture {shown_address(address)}: {reason}: {remedy}")
+    if parts.scheme == "http":
+        doubts.append(
+            f"picture {shown_address(address)}: http:// is blocked by many mail programs: use https://, "
+            'or set [pictures] rehost = "folder"'
+        )
+    return doubts
 
 
 def _joined_lines(children: Sequence[Token]) -> list[Token]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment
 
 from distributor.errors import ConfigError, PostError
-from distributor.model import Message, Post
+from distributor.model import Hosted, Message, Post
 from distributor.rendering import (
     WORDING,
     Document,
@@ -35,6 +35,7 @@ PLACEHOLDERS = (UNSUBSCRIBE_URL, VIEW_URL)
 #: Gmail clips near 102 KB. Such a mail is still sent: the clipped rest is one click away.
 CLIPPED_ABOVE = 100_000
 COLUMN = 536  # the sheet's 600 px without its padding
+COVER = 600
 PREHEADER = 110  # characters; phones show fewer
 
 
@@ -125,6 +126,7 @@ def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[st
         "date": WORDING[language].date(day) if day else "",
         "categories": post.categories,
         "cover": post.cover_image,
+        "cover_size": post.pictures.get(post.cover_image or "", Hosted("")).within(COVER),
         "preheader": cut(post.description or outline(document).lead, PREHEADER),
         "why": WORDS[language].why.format(title=newsletter.title),
         "original_url": web_address(post, newsletter),
