@@ -104,10 +104,15 @@ def as_jpeg_or_png(
     """
     kind = require_picture(data, address)
     try:
-        with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in a file; our own limit of pixels is the lowest
             return _made_fit(data, kind, _Limits(most_bytes, most_width, most_pixels, keep_gif), address)
-    except (OSError, SyntaxError, ValueError, ImageCms.PyCMSError) as error:  # Pillow's, for a broken file
-        reason = f"the {kind.upper()} is broken or cut short ({error}): save it anew"
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(address, _too_many_pixels(most_pixels)) from None
+    except Exception as error:  # a decoder raises anything for a broken file, from OSError to struct.error
+        reason = f"the {kind.upper()} is broken or cut short ({error or type(error).__name__}): save it anew"
         raise PictureError(address, reason) from None
 
 
@@ -142,13 +147,8 @@ def _made_fit(data: bytes, kind: str, limits: _Limits, address: str) -> Picture:
 
 
 def _opened(data: bytes, kind: str, limits: _Limits, address: str) -> ImageFile.ImageFile:
-    """Its head alone is read yet. Raises PictureError for a bomb: our limit is lower than those of Pillow."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(data), formats=[kind.upper()])
-    except Image.DecompressionBombError:
-        raise PictureError(address, _too_many_pixels(limits.pixels)) from None
+    """Its head alone is read yet. Raises PictureError for a bomb."""
+    image = Image.open(BytesIO(data), formats=[kind.upper()])
     if image.width * image.height > limits.pixels:
         raise PictureError(address, _too_many_pixels(limits.pixels))
     return image
