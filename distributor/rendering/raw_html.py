@@ -70,5 +70,9 @@ class _PictureTags(HtmlReader):
             line, column = self.getpos()
             start = self.lines[line - 1] + column
             end = start + len(self.get_starttag_text() or "")
-            # of an attribute that stands there twice, browsers take the first
-            self.found.append((start, end, {name: value or "" for name, value in reversed(attrs)}))
+            attributes = Attributes()
+            for name, value in attrs:
+                attributes.setdefault(
+                    name, value or ""
+                )  # of one that stands there twice, browsers take the first
+            self.found.append((start, end, attributes))
