@@ -19,7 +19,7 @@ from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
 from distributor.db import Clock, Database
 from distributor.dispatch import Engine, Policy
-from distributor.dispatch.engine import Prepare, as_it_is
+from distributor.dispatch.engine import HostPictures, leave_pictures
 from distributor.errors import ServiceDown
 from distributor.journal import Journals
 from distributor.ledger import Ledger
@@ -77,7 +77,7 @@ def build(
         base_url=settings.web.base_url,
         journals=Journals(settings.path(settings.engine.journal)) if settings.engine.journal else None,
         sent_log=sent_log,
-        prepare=_prepare(settings),
+        host_pictures=_host_pictures(settings),
         wake=wake,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
@@ -194,13 +194,13 @@ def sole_sender(settings: Settings) -> Iterator[bool]:
         yield True
 
 
-def _prepare(settings: Settings) -> Prepare:
+def _host_pictures(settings: Settings) -> HostPictures:
     """What becomes of a post's pictures. Raises ConfigError when their store cannot be used."""
     if settings.pictures.rehost == "off":
-        return as_it_is
+        return leave_pictures
     from distributor.pictures import hosting_of  # noqa: PLC0415 - 0.1 s that only hosted pictures need
 
-    return hosting_of(settings).prepare
+    return hosting_of(settings).host
 
 
 def _pacer(settings: Settings) -> Pacer:

@@ -138,7 +138,7 @@ def send(
             _show_plan(
                 found,
                 planned_sizes(distributor.engine, chosen),
-                len(render(distributor.engine, chosen, found, fetch=False)),
+                len(render(distributor.engine, chosen, found)),
             )
             return
         issue, _ = open_issue(

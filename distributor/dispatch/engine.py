@@ -25,8 +25,8 @@ class Stop(Protocol):
     def is_set(self) -> bool: ...
 
 
-class Prepare(Protocol):
-    """What is done to a post once, before any channel renders it: its pictures get better places.
+class HostPictures(Protocol):
+    """Gives the pictures of a post better places, once, before any channel renders it.
 
     Without `fetch`, nothing outside is asked. Raises PostError.
     """
@@ -34,7 +34,7 @@ class Prepare(Protocol):
     def __call__(self, post: Post, *, fetch: bool) -> Post: ...
 
 
-def as_it_is(post: Post, *, fetch: bool) -> Post:  # noqa: ARG001 - a Prepare
+def leave_pictures(post: Post, *, fetch: bool) -> Post:  # noqa: ARG001 - a HostPictures
     return post
 
 
@@ -65,7 +65,7 @@ class Engine:
     worker: str
     journals: Journals | None = None
     sent_log: SentLog | None = None
-    prepare: Prepare = as_it_is
+    host_pictures: HostPictures = leave_pictures
     random: Callable[[], float] = random.random
     sleep: Callable[[float], None] = time.sleep
     #: Called with a channel as soon as there is something new to send on it.

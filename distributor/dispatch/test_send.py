@@ -16,10 +16,10 @@ def test_send(
 ) -> Sequence[Receipt]:
     """Sends the post to one address, marked as a test; opens no issue. Raises SendError, RequestRefused, PostError."""
     recipient = _test_recipient(engine.channels[channel], newsletter, address)
-    prepared = engine.prepare(post, fetch=True)
+    hosted = engine.host_pictures(post, fetch=True)
     rendered = [
         message
-        for message in engine.channels[channel].render(prepared, newsletter)
+        for message in engine.channels[channel].render(hosted, newsletter)
         if message.variant == recipient.variant
     ]
     now = datetime.now(UTC)

@@ -34,7 +34,10 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class FetchRules:
-    """What one picture may cost. `seconds` is the whole time, from the name server's answer to the last byte."""
+    """What one picture may cost.
+
+    `seconds` is the whole time, from the name server's answer to the last byte; `most_pixels` is for whoever decodes it.
+    """
 
     most_bytes: int = 10_000_000
     seconds: float = 10
@@ -156,16 +159,18 @@ class _CheckedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,  # noqa: ARG002 - httpcore's signature
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - likewise
     ) -> httpcore.NetworkStream:
-        """Tries the host's addresses in turn. None of them may be private: half a name is not to be trusted."""
+        """Tries the host's addresses in turn, each for its share of the time.
+
+        None of them may be private: half a name is not to be trusted.
+        """
         addresses = self.addresses(host)
-        for position, address in enumerate(addresses, 1):
+        for others, address in zip(reversed(range(len(addresses))), addresses, strict=True):
+            left = _left(self.deadline, httpcore.ConnectTimeout)
             try:
-                stream = self.network.connect_tcp(
-                    address, port, _left(self.deadline, httpcore.ConnectTimeout)
-                )
+                stream = self.network.connect_tcp(address, port, left / (others + 1))
                 return _TimedStream(stream, self.deadline)
-            except httpcore.ConnectError:
-                if position == len(addresses):
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not others:
                     raise
         raise httpcore.ConnectError("the host has no address")
 

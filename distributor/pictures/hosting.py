@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Hosting:
         self.store, self.settings, self.fetch, self.now = store, settings, fetch, now
         self.index = Index(folder, f"{store.place}\n{settings.most_width} {settings.most_bytes}")
 
-    def prepare(self, post: Post, *, fetch: bool) -> Post:
+    def host(self, post: Post, *, fetch: bool) -> Post:
         """The post with hosted pictures; without `fetch`, nothing outside is asked.
 
         Raises:
@@ -124,22 +124,23 @@ class Hosting:
             raise PictureError(
                 address, "not fetched: the time for the post's pictures (pictures.post_time) was over"
             )
-        rules = self._rules()
-        found = self.fetch(address, replace(rules, seconds=min(rules.seconds, left)))
+        rules = self._rules(left)
+        found = self.fetch(address, rules)
         picture = as_jpeg_or_png(
             found.data,
             most_bytes=self.settings.most_bytes,
             most_width=self.settings.most_width,
+            most_pixels=rules.most_pixels,
             address=address,
         )
         name = self.store.put(picture)
         self.index.put(address, Kept(name, picture.width, picture.height, self.now()))
         return Hosted(self.store.address(name), picture.width, picture.height)
 
-    def _rules(self) -> FetchRules:
+    def _rules(self, left: float) -> FetchRules:
         return FetchRules(
             most_bytes=self.settings.fetch_bytes,
-            seconds=self.settings.fetch_time.total_seconds(),
+            seconds=min(self.settings.fetch_time.total_seconds(), left),
             allow_private=self.settings.allow_private,
         )
 

@@ -132,7 +132,7 @@ def _made_fit(data: bytes, kind: str, limits: _Limits, address: str) -> Picture:
     with _opened(data, kind, limits, address) as image:
         if kind == "gif" and limits.keep_gif and _moves(image) and _fits(image, data, limits):
             return Picture(data, "gif", image.width, image.height)
-        if kind == "jpeg" and _is_plain(image, limits) and len((kept := _kept(image)).data) <= limits.bytes:
+        if _is_plain(image, limits) and len((kept := _kept(image)).data) <= limits.bytes:
             return kept
         image.draft(
             None, (2 * limits.width, 2 * limits.width)
@@ -155,14 +155,22 @@ def _opened(data: bytes, kind: str, limits: _Limits, address: str) -> ImageFile.
 
 
 def _is_plain(image: Image.Image, limits: _Limits) -> bool:
-    """A JPEG that needs no change beside the loss of its metadata."""
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    """A JPEG that needs no change beside the loss of its metadata; "MPO" is one with other pictures behind it."""
     return (
-        image.mode in {"RGB", "L"}
+        image.format == "JPEG"
+        and image.mode in {"RGB", "L"}
         and image.width <= limits.width
-        and not turned
+        and not _is_turned(image)
         and "icc_profile" not in image.info
     )
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether its EXIF says so; what cannot be read says nothing."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:
+        return False
 
 
 def _kept(image: Image.Image) -> Picture:
@@ -189,7 +197,7 @@ def _plain(image: Image.Image) -> Image.Image:
     """The first frame: upright, RGB or RGBA in sRGB, and nothing beside its pixels."""
     image.load()
     profile = image.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
     if upright.mode.startswith("I;16"):
         upright = upright.point(lambda value: value / 256).convert("L")
     wanted = "RGBA" if upright.has_transparency_data else "RGB"

@@ -443,6 +443,24 @@ def test_a_silent_name_server_does_not_stretch_the_time(resolver: dns.resolver.R
     assert time.monotonic() - began < 3
 
 
+def test_an_address_that_is_silent_has_its_share_of_the_time(server: PictureServer) -> None:
+    """10.255.255.1 stands for a host that drops what it gets: nothing leaves, the network waits as told."""
+
+    class HalfSilent(Elsewhere):
+        def connect_tcp(
+            self, host: str, port: int, timeout: float | None = None, *_: object, **__: object
+        ) -> httpcore.NetworkStream:
+            if host == "10.255.255.1":
+                time.sleep(timeout or 60)
+                raise httpcore.ConnectTimeout
+            return super().connect_tcp(host, port, timeout)
+
+    server.acts["*"] = lambda visitor: visitor.answer(200, PNG)
+    rules = FetchRules(allow_private=True, seconds=2)
+    resolve = names(["10.255.255.1", "127.0.0.1"])
+    assert fetch("http://half.example/", rules, resolve=resolve, network=HalfSilent(server.port)).data == PNG
+
+
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

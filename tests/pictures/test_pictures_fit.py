@@ -146,6 +146,26 @@ def test_a_jpeg_that_fits_keeps_its_quality() -> None:
     assert max(ImageStat.Stat(ImageChops.difference(before, after)).mean) < 0.5
 
 
+def test_a_phone_s_jpeg_with_a_second_picture_behind_is_read() -> None:
+    """ "MPO", as iPhones and Samsungs write it: a JPEG, then another."""
+    first, second = (Image.new("RGB", (60, 40), colour) for colour in ("red", "blue"))
+    data = saved(first, "MPO", save_all=True, append_images=[second])
+    assert Image.open(BytesIO(data)).format == "MPO"
+    picture = fit(data)
+    assert opened(picture).format in {"JPEG", "PNG"}
+    assert opened(picture).convert("RGB").getpixel((9, 9)) == pytest.approx((254, 0, 0), abs=3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0no tags at all", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+)
+def test_metadata_that_is_broken_does_not_matter(kind: str, exif: bytes) -> None:
+    picture = fit(picture_file(kind, exif=exif))
+    assert opened(picture).size == (40, 30)
+    assert exif[6:] not in picture.data
+
+
 def test_a_picture_one_pixel_high_survives() -> None:
     assert opened(fit(picture_file("PNG", (3000, 1)), most_width=500)).size == (500, 1)
 

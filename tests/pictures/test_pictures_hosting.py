@@ -291,14 +291,14 @@ class TestWarnings:
         assert parse(post).warnings == (f"posts/sample.md:7: {A}: gone",)
 
 
-class TestPrepare:
-    def test_a_post_is_prepared_once(self, place: Place) -> None:
+class TestHost:
+    def test_a_post_is_hosted_once(self, place: Place) -> None:
         wide, small = place.server.shows("/w.webp", WIDE), place.server.shows("/s.png", SMALL)
         hosting = place.hosting()
         post = make_post(f'![w]({wide})\n\n<img src="{small}">', cover_image=wide)
-        once = hosting.prepare(post, fetch=True)
+        once = hosting.host(post, fetch=True)
         assert once.cover_image == once.pictures[wide].address
-        assert hosting.prepare(once, fetch=True) == once
+        assert hosting.host(once, fetch=True) == once
         assert sorted(place.server.paths) == ["/s.png", "/w.webp"]
         html = to_html(parse(once), picture_width=536)
         assert 'width="536" height="268"' in html
@@ -307,17 +307,17 @@ class TestPrepare:
 
     def test_on_error_keep_warns_and_refuse_refuses_with_the_line(self, place: Place) -> None:
         post = make_post(f"text\n\n![a]({place.server.url('/gone.png')})")
-        (warning,) = parse(place.hosting().prepare(post, fetch=True)).warnings
+        (warning,) = parse(place.hosting().host(post, fetch=True)).warnings
         assert re.match(
             r"posts/sample\.md:7: http://127\.0\.0\.1:\d+/gone\.png: the server answered 404", warning
         )
         with pytest.raises(PostError, match=r"^posts/sample\.md:7: .*answered 404"):
-            place.hosting(on_error="refuse").prepare(post, fetch=True)
-        assert place.hosting(on_error="refuse").prepare(post, fetch=False).body == post.body
+            place.hosting(on_error="refuse").host(post, fetch=True)
+        assert place.hosting(on_error="refuse").host(post, fetch=False).body == post.body
 
     def test_what_is_not_fetched_yet_is_no_reason_to_warn(self, place: Place) -> None:
-        prepared = place.hosting().prepare(make_post("![a](https://e.example/a.webp)"), fetch=False)
-        assert parse(prepared).warnings == ()
+        hosted = place.hosting().host(make_post("![a](https://e.example/a.webp)"), fetch=False)
+        assert parse(hosted).warnings == ()
 
 
 # ── through the engine ───────────────────────────────────────────────────────────────────────────────────────────
@@ -341,7 +341,7 @@ class TestEngine:
         settings, post = shop
         distributor = build(settings)
         newsletter = settings.newsletters["ai-daily"]
-        mail, chat = render(distributor.engine, newsletter, post)
+        mail, chat = render(distributor.engine, newsletter, post, fetch=True)
         pictures = re.findall(r"<img [^>]*>", mail.content["html"])
         assert [re.findall(r'(?<= )(?:width|height)="\d+"', picture) for picture in pictures] == [
             ['width="600"', 'height="300"'],
@@ -351,7 +351,7 @@ class TestEngine:
         assert "127.0.0.1" not in mail.content["html"] + mail.content["text"]
         assert chat.content["preview_url"].startswith(BASE)
         assert [*mail.warnings, *chat.warnings] == []
-        again = render(distributor.engine, newsletter, post, fetch=False)
+        again = render(distributor.engine, newsletter, post)
         assert [message.hash for message in again] == [mail.hash, chat.hash]
         assert sorted(place.server.paths) == ["/c.avif", "/w.webp"]
         distributor.close()
@@ -372,22 +372,22 @@ class TestEngine:
         assert issue.post_hash == post.hash
         distributor.close()
 
-    def test_a_test_send_is_prepared_as_a_send_is(self, project: Project) -> None:
+    def test_a_test_send_shows_what_a_send_would(self, project: Project) -> None:
         def titled(post: Post, *, fetch: bool) -> Post:
-            return replace(post, title=f"prepared, fetch={fetch}")
+            return replace(post, title=f"hosted, fetch={fetch}")
 
         distributor, channel = build(project.settings()), FakeChannel()
-        engine = replace(distributor.engine, channels={"email": channel}, prepare=titled)
+        engine = replace(distributor.engine, channels={"email": channel}, host_pictures=titled)
         newsletter = project.settings().newsletters["ai-daily"]
         dispatch.test_send(engine, newsletter, make_post("text"), "email", "li@readers.example")
         (parcel,) = channel.accepted
-        assert "prepared, fetch=True" in parcel.message.content["text"]
+        assert "hosted, fetch=True" in parcel.message.content["text"]
         distributor.close()
 
     def test_a_look_fetches_nothing(self, shop: tuple[Settings, Post], place: Place) -> None:
         settings, post = shop
         distributor = build(settings)
-        render(distributor.engine, settings.newsletters["ai-daily"], post, fetch=False)
+        render(distributor.engine, settings.newsletters["ai-daily"], post)
         assert place.server.asked == []
         distributor.close()
 
@@ -395,7 +395,7 @@ class TestEngine:
         self, project: Project, shop: tuple[Settings, Post], place: Place
     ) -> None:
         distributor = build(project.settings())
-        (mail,) = render(distributor.engine, project.settings().newsletters["ai-daily"], shop[1])
+        (mail,) = render(distributor.engine, project.settings().newsletters["ai-daily"], shop[1], fetch=True)
         assert place.server.url("/w.webp") in mail.content["html"]
         assert place.server.asked == []
         assert any("Outlook shows no WebP" in warning for warning in mail.warnings)
