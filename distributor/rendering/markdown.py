@@ -3,8 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
-from typing import Any
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
@@ -14,10 +12,11 @@ from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 from mdit_py_plugins.footnote import footnote_plugin
 
-from distributor.errors import PostError, shown_address
-from distributor.model import Hosted, Post
+from distributor.errors import PostError
+from distributor.model import Post
 from distributor.rendering.cutting import CONTROLS, HAN
-from distributor.rendering.raw_html import Attributes, HtmlReader, change_pictures
+from distributor.rendering.pictures import host_html, host_picture, picture_doubts, write_html, write_picture
+from distributor.rendering.raw_html import HtmlReader
 
 
 @dataclass(frozen=True)
@@ -73,42 +72,12 @@ def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object
     return f"<sup>[{tokens[index].meta['id'] + 1}]</sup>"
 
 
-def _picture(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-    token = tokens[index]
-    size = Hosted("", token.meta.get("width"), token.meta.get("height")).within(env["picture_width"])
-    alt = renderer.renderInlineAsText(token.children, options, env)
-    img = f'<img src="{escape(str(token.attrs["src"]))}" alt="{escape(alt)}"'
-    return (
-        f'{img} width="{size[0]}" height="{size[1]}">' if size else f'{img} width="{env["picture_width"]}">'
-    )
-
-
-def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: Any) -> str:
-    column: int = env["picture_width"]
-
-    def fitted(attributes: Attributes) -> Attributes:
-        """Width and height shrink together; a height alone would distort the picture."""
-        width, height = _pixels(attributes, "width"), _pixels(attributes, "height")
-        size = Hosted("", width, height).within(column)
-        kept = {name: value for name, value in attributes.items() if name not in {"width", "height"}}
-        if size:
-            return {**kept, "width": str(size[0]), "height": str(size[1])}
-        return {**kept, "width": str(min(width or column, column))}
-
-    return change_pictures(tokens[index].content, fitted)
-
-
-def _pixels(attributes: Attributes, name: str) -> int | None:
-    value = attributes.get(name, "")
-    return int(value) if re.fullmatch(r"[0-9]{1,5}", value) else None
-
-
 def _build_markdown() -> MarkdownIt:
     markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
     markdown.inline.ruler.at("emphasis", _emphasis)
-    markdown.add_render_rule("image", _picture)
-    markdown.add_render_rule("html_inline", _raw_html)
-    markdown.add_render_rule("html_block", _raw_html)
+    markdown.add_render_rule("image", write_picture)
+    markdown.add_render_rule("html_inline", write_html)
+    markdown.add_render_rule("html_block", write_html)
     # Links inside a mail lead nowhere: footnotes are numbers, without anchors.
     markdown.add_render_rule("footnote_ref", _footnote_number)
     markdown.add_render_rule("footnote_block_open", _fixed("<hr>\n<ol>\n"))
@@ -165,7 +134,8 @@ class _Tidier:
             if token.type == "link_open":
                 unlinked = self.is_anchor(str(token.attrs.get("href", "")))
             if token.type == "image":
-                self.place_picture(token)
+                self.check_picture(str(token.attrs.get("src", "")))
+                host_picture(token, self.post.pictures)
             if token.type == "html_inline":
                 self.check_html(token)
             if not (unlinked and token.type in {"link_open", "link_close"}):
@@ -183,13 +153,6 @@ class _Tidier:
         if not (is_web(address) or re.fullmatch(r"mailto:[^@\s]+@[^@\s]+", address, re.IGNORECASE)):
             self.refuse("link", address)
         return False
-
-    def place_picture(self, token: Token) -> None:
-        address = str(token.attrs.get("src", ""))
-        self.check_picture(address)
-        if hosted := self.post.pictures.get(address):
-            token.attrs["src"] = hosted.address
-            token.meta.update(width=hosted.width, height=hosted.height)
 
     def check_picture(self, address: str) -> None:
         if not is_web(address):
@@ -209,18 +172,7 @@ class _Tidier:
             self.is_anchor(address)
         for address in reader.pictures:
             self.check_picture(address)
-        if reader.pictures and self.post.pictures:
-            token.content = change_pictures(token.content, self.placed)
-
-    def placed(self, attributes: Attributes) -> Attributes:
-        """With the address and size of the hosted picture; a width that the author gave stays."""
-        hosted = self.post.pictures.get(attributes.get("src", "").strip())
-        if hosted is None:
-            return attributes
-        column = _pixels(attributes, "width") or hosted.width or 0
-        size = hosted.within(column)
-        sizes = {"width": str(size[0]), "height": str(size[1])} if size else {}
-        return {**attributes, "src": hosted.address, **sizes}
+        token.content = host_html(token.content, self.post.pictures)
 
     def refuse(self, what: str, address: str) -> None:
         reason = f"a {what} to nowhere: {address!r}; readers need a full https:// (or mailto:) address"
@@ -249,33 +201,6 @@ def is_web(address: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or ""))
     except ValueError:
         return False
-
-
-#: What a part of the readers does not see, by the end of the address's path.
-_DOUBTFUL: Mapping[str, str] = {
-    "webp": "Outlook shows no WebP",
-    "avif": "Outlook, Yahoo and older phones show no AVIF",
-    "svg": "Gmail and Outlook show no SVG",
-}
-
-
-def picture_doubts(address: str) -> list[str]:
-    """What readers may miss of a picture that stays where it is, and what to do."""
-    parts = urlsplit(address)
-    doubts = []
-    if reason := _DOUBTFUL.get(parts.path.lower().rpartition(".")[2]):
-        remedy = (
-            "export it as PNG"
-            if "SVG" in reason
-            else 'link a JPEG or PNG, or set [pictures] rehost = "folder"'
-        )
-        doubts.append(f"picture {shown_address(address)}: {reason}: {remedy}")
-    if parts.scheme == "http":
-        doubts.append(
-            f"picture {shown_address(address)}: http:// is blocked by many mail programs: use https://, "
-            'or set [pictures] rehost = "folder"'
-        )
-    return doubts
 
 
 def _joined_lines(children: Sequence[Token]) -> list[Token]:

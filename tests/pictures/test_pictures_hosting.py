@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from fakes import FakeChannel
+from hypothesis import given
+from hypothesis import strategies as st
 from picture_server import PictureServer, Visitor, picture_file
 from rendering_samples import make_newsletter, make_post
 from services import Project
@@ -24,6 +26,7 @@ from distributor.errors import PictureError, PostError
 from distributor.model import Hosted, OpenedBy, Post
 from distributor.pictures import Fetched, FetchRules, FolderStore, Hosting, fetcher_of
 from distributor.rendering import parse, template_environment, to_html, to_text
+from distributor.rendering.pictures import change_pictures
 from distributor.settings import PictureSettings, Settings
 
 BASE = "https://news.example/pictures"
@@ -196,6 +199,11 @@ HOSTED = {
 }
 
 
+#: Ways to write a picture → its address, and what looks like one.
+TAGS = {'<img src="a">': "a", "<IMG\n alt='>' SRC=b />": "b", '<img src="c" src="d">': "c"}
+PIECES = (*TAGS, "图\n", "&amp; < img", '<!-- <img src="a"> -->', '<p title="<img>">', "</p>", "<![if x]>")
+
+
 def html_of(body: str, hosted: Mapping[str, Hosted] = HOSTED, **facts: Any) -> str:
     return to_html(parse(make_post(body, **facts).with_pictures(hosted)), picture_width=536)
 
@@ -229,6 +237,20 @@ class TestInAPost:
             f'<img src="{BASE}/a.jpg" alt="a &gt; b" width="1200" height="600">'
             f'<img src="{BASE}/b.png" width="120" height="90">\n</div>'
         )
+
+    @given(st.lists(st.sampled_from(PIECES), max_size=12))
+    def test_each_picture_is_changed_where_it_stands(self, pieces: list[str]) -> None:
+        html = "".join(pieces)
+        seen = list[str]()
+
+        def counted(attributes: dict[str, str]) -> dict[str, str]:
+            seen.append(attributes["src"])
+            return {"n": attributes["src"]}
+
+        changed = change_pictures(html, counted)
+        expected = [f'<img n="{TAGS[piece]}">' if piece in TAGS else piece for piece in pieces]
+        assert changed == "".join(expected)
+        assert sorted(seen) == sorted(TAGS[piece] for piece in pieces if piece in TAGS)
 
     def test_without_re_hosting_a_picture_has_the_column_s_width_and_no_height(self) -> None:
         html = html_of(f'![a]({B})\n\n<img src="{C}"> <img src="{C}" height="40">', {})
@@ -270,7 +292,7 @@ class TestWarnings:
             ),
             ("https://e.example/A.AVIF", "show no AVIF: link a JPEG or PNG, or set [pictures] rehost"),
             ("https://e.example/a.svg", "Gmail and Outlook show no SVG: export it as PNG"),
-            ("http://e.example/a.png", "http:// is blocked by many mail programs: use https://"),
+            ("http://e.example/a.png", "many mail programs load nothing over http://: use https://, or set"),
         ],
     )
     def test_what_readers_may_miss_is_told_with_its_line(self, address: str, part: str) -> None:
