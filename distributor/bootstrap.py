@@ -19,6 +19,7 @@ from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
 from distributor.db import Clock, Database
 from distributor.dispatch import Engine, Policy
+from distributor.dispatch.engine import HostPictures, leave_pictures
 from distributor.errors import ServiceDown
 from distributor.journal import Journals
 from distributor.ledger import Ledger
@@ -76,6 +77,7 @@ def build(
         base_url=settings.web.base_url,
         journals=Journals(settings.path(settings.engine.journal)) if settings.engine.journal else None,
         sent_log=sent_log,
+        host_pictures=_host_pictures(settings),
         wake=wake,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
@@ -190,6 +192,15 @@ def sole_sender(settings: Settings) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def _host_pictures(settings: Settings) -> HostPictures:
+    """What becomes of a post's pictures. Raises ConfigError when their store cannot be used."""
+    if settings.pictures.rehost == "off":
+        return leave_pictures
+    from distributor.pictures import hosting_of  # noqa: PLC0415 - 0.1 s that only hosted pictures need
+
+    return hosting_of(settings).host
 
 
 def _pacer(settings: Settings) -> Pacer:

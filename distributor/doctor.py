@@ -243,6 +243,8 @@ def _secrets(settings: Settings) -> set[str]:
         settings.telegram.token,
         operator.webhook_url,
         operator.dead_man_url,
+        settings.pictures.s3.access_key,
+        settings.pictures.s3.secret_key,
     )
     found = [secret.get_secret_value() for secret in (*whole, *settings.wecom_keys.values())]
     urls = (
@@ -1019,6 +1021,45 @@ def dkim(domain: str, selector: str) -> Said:
     )
 
 
+def check_pictures(context: Context) -> Iterator[Said]:
+    """Whether the store of `[pictures]` takes pictures, and readers may load them from there."""
+    table, address = context.settings.pictures, context.settings.pictures_url
+    if table.rehost == "off":
+        yield ok("stay where the posts have them")
+        return
+    yield _picture_bucket(context.settings) if table.rehost == "s3" else _picture_folder(context.settings)
+    if urlsplit(address).scheme != "https":
+        yield warn(
+            f"readers get them from {address}: many mail programs load nothing over http://",
+            "set pictures.base_url to an https:// address",
+        )
+
+
+def _picture_folder(settings: Settings) -> Said:
+    folder = settings.path(settings.pictures.folder)
+    there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return ok(f"{folder} can be written")
+    except OSError as error:
+        return fail(
+            f"{folder} cannot be written: {error.strerror}",
+            "mend the rights of the folder, or name another one in pictures.folder",
+        )
+
+
+def _picture_bucket(settings: Settings) -> Said:
+    from distributor.pictures import S3Store  # noqa: PLC0415 - an optional extra, 0.3 s
+
+    store = S3Store(settings.pictures.s3, settings.pictures_url)
+    if store.status(f"{0:016}.png") == "403":
+        return warn(
+            f"{store.place} answers 403: the keys are wrong, or may not list the bucket",
+            "look at DISTRIBUTOR_S3_ACCESS_KEY and _SECRET_KEY; they need to read, write and list",
+        )
+    return ok(f"{store.place} answers")
+
+
 CHECKS: Mapping[str, Check] = {
     "database": check_database,
     "sqlite": check_sqlite,
@@ -1034,4 +1075,5 @@ CHECKS: Mapping[str, Check] = {
     "operator": check_operator,
     "web": check_web,
     "sender domain": check_domain,
+    "pictures": check_pictures,
 }

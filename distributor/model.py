@@ -8,7 +8,7 @@ Nothing here knows SQL, HTTP, Celery or the clock.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -128,6 +128,25 @@ class ResendScope(StrEnum):
     ALL = "all"
 
 
+class Hosted(NamedTuple):
+    """Where readers get a picture from, its size in pixels where that is known, and what went wrong with it.
+
+    With a `trouble`, `address` is still the one in the post, or that of an older copy.
+    """
+
+    address: str
+    width: int | None = None
+    height: int | None = None
+    trouble: str = ""
+
+    def within(self, column: int) -> tuple[int, int] | None:
+        """(width, height) in a column of so many pixels: never enlarged. None when the size is not known."""
+        if not self.width or not self.height:
+            return None
+        width = min(self.width, column)
+        return width, max(1, round(self.height * width / self.width))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Post:
     """A Markdown source, as read from its file.
@@ -150,6 +169,14 @@ class Post:
     draft: bool = False
     ai: AiUse | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
+    #: Address as the post has it → where readers get that picture from; empty: from there.
+    pictures: Mapping[str, Hosted] = field(default_factory=dict)
+
+    def with_pictures(self, hosted: Mapping[str, Hosted]) -> "Post":
+        """The post with its pictures at other places; asked for a second time, these stay where they are."""
+        pictures = {**hosted, **{found.address: found for found in hosted.values()}}
+        cover = pictures.get(self.cover_image or "")
+        return replace(self, pictures=pictures, cover_image=cover.address if cover else self.cover_image)
 
     @property
     def hash(self) -> str:

@@ -197,6 +197,8 @@ class MailRelay(Smtp):
     domains: tuple[Domain, ...] = Field((), description="recipient domains that it alone carries")
 
 
+#: Keys that must not stand in a file.
+SECRET_KEYS = frozenset({"password", "token", "webhook_url", "dead_man_url", "access_key", "secret_key"})
 #: What the relay of `[email.smtp]` is called.
 ONLY_RELAY = "smtp"
 
@@ -287,6 +289,53 @@ class Web(Frozen):
     base_url: Url = "http://127.0.0.1:8025"
     host: str = "127.0.0.1"
     port: int = Field(8025, ge=1, le=65535)
+
+
+class S3Settings(Frozen):
+    """`[pictures.s3]`: a store that speaks S3. Its keys come from DISTRIBUTOR_S3_ACCESS_KEY and DISTRIBUTOR_S3_SECRET_KEY.
+
+    Without keys, those of the environment that boto3 knows (a role of the machine) are used.
+    """
+
+    endpoint: str = Field("", description="empty: Amazon's own")
+    region: str = ""
+    bucket: str = ""
+    prefix: str = Field("", description="folder within the bucket, such as pictures/")
+    addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="where the bucket's name stands: in the path, or before the host"
+    )
+    access_key: SecretStr = SecretStr("")
+    secret_key: SecretStr = SecretStr("")
+
+
+class PictureSettings(Frozen):
+    """`[pictures]`: whether the pictures of posts are fetched once and shown from a place of the operator's."""
+
+    rehost: Literal["off", "folder", "s3"] = "off"
+    on_error: Literal["keep", "refuse"] = Field(
+        "keep", description="a picture that cannot be had: keep its own address and warn, or refuse the post"
+    )
+    base_url: str = Field("", description="where readers reach the store; empty: [web] base_url + /pictures")
+    folder: str = "var/pictures"
+    index: str = Field("var/picture-index", description="folder with what was fetched when")
+    most_width: int = Field(1200, ge=320, le=4000, description="pixels across, of a hosted picture")
+    most_bytes: int = Field(1_000_000, ge=50_000, le=10_000_000, description="of a hosted picture")
+    fetch_bytes: int = Field(10_000_000, ge=100_000, le=100_000_000, description="of a picture as fetched")
+    fetch_time: Duration = timedelta(seconds=10)
+    post_time: Duration = Field(timedelta(seconds=60), description="for all pictures of a post together")
+    fresh: Duration = Field(
+        timedelta(hours=12), description="then an address is fetched again: another picture may stand there"
+    )
+    allow_private: bool = Field(False, description="fetch from private networks as well (SSRF!)")
+    s3: S3Settings = S3Settings()
+
+    @model_validator(mode="after")
+    def has_a_place(self) -> "PictureSettings":
+        if self.base_url:
+            http_url(self.base_url)
+        if self.rehost == "s3" and not (self.s3.bucket and self.base_url):
+            raise ValueError('rehost = "s3" needs `base_url` and `s3.bucket`')
+        return self
 
 
 class AlertRoute(Frozen):
@@ -495,6 +544,7 @@ class Settings(Frozen):
     telegram: TelegramSettings = TelegramSettings()
     wecom: WecomSettings = WecomSettings()
     web: Web = Web()
+    pictures: PictureSettings = PictureSettings()
     operator: Operator = Operator()
     retention: Retention = Retention()
     newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)
@@ -502,6 +552,11 @@ class Settings(Frozen):
 
     def path(self, relative: Path | str) -> Path:
         return self.root / relative
+
+    @property
+    def pictures_url(self) -> str:
+        """Where readers get hosted pictures from; without `pictures.base_url`, from our own web app."""
+        return self.pictures.base_url.rstrip("/") or f"{self.web.base_url}/pictures"
 
     def newsletter(self, slug: str | None) -> Newsletter:
         """The newsletter of that name; the only one when none is named. Raises ConfigError otherwise."""
@@ -655,6 +710,8 @@ class _Secrets:
         "TELEGRAM_TOKEN": ("telegram", "token"),
         "ALERT_WEBHOOK_URL": ("operator", "webhook_url"),
         "DEAD_MAN_URL": ("operator", "dead_man_url"),
+        "S3_ACCESS_KEY": ("pictures", "s3", "access_key"),
+        "S3_SECRET_KEY": ("pictures", "s3", "secret_key"),
         # Not secrets, but what differs between a laptop and a container:
         "SMTP_HOST": ("email", "smtp", "host"),
         "SMTP_PORT": ("email", "smtp", "port"),
@@ -702,7 +759,7 @@ class _Secrets:
 def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: list[str]) -> None:
     lines = path.read_text("utf-8-sig").splitlines() if system else []
     for name, place in _Secrets.PLACES.items():
-        if place[-1] not in {"password", "token", "webhook_url", "dead_man_url"}:
+        if place[-1] not in SECRET_KEYS:
             continue
         table: Any = system
         for step in place[:-1]:

@@ -1046,6 +1046,15 @@ class TestPreview:
         assert "都写在账上" in (out / "email.html").read_text("utf-8")
         assert shop.sandbox.inbox.count() == 0
 
+    def test_new_pictures_are_fetched_on_demand_alone(self, shop: Shop) -> None:
+        shop.configure(pictures={"rehost": "folder"})
+        shop.project.write_post("receipts", f"{POST}\n![图](http://127.0.0.1:{shop.web_port}/a.png)\n")
+        words = ("preview", "receipts", "--out", str(shop.project.root / "out"))
+        assert "warning" not in shop.run(*words).out
+        asked = shop.run(*words, "--pictures")
+        assert asked.status == 0
+        assert "a.png: leads into a private network" in asked.out
+
     def test_a_folder_that_cannot_be_written(self, shop: Shop) -> None:
         (shop.project.root / "out").write_text("a file\n", "utf-8")
         done = shop.run("preview", "receipts", "--out", str(shop.project.root / "out"))

@@ -174,7 +174,7 @@ def test_every_environment_variable_that_is_named_exists() -> None:
     named_there = {
         name.removesuffix("_FILE")
         for document in DOCUMENTS
-        for name in re.findall(r"DISTRIBUTOR_[A-Z_]+[A-Z]", document.read_text("utf-8"))
+        for name in re.findall(r"DISTRIBUTOR_[A-Z0-9_]+[A-Z]", document.read_text("utf-8"))
     }
     by_name = ("DISTRIBUTOR_WECOM", "DISTRIBUTOR_RELAY")
     assert sorted(name for name in named_there - known if not name.startswith(by_name)) == []

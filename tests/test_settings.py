@@ -40,7 +40,7 @@ class TestCommittedConfig:
     def test_what_it_calls_defaults_are_the_defaults(self) -> None:
         """Its first line says so; addresses of the sandbox and the operator's routes are examples, not defaults."""
         committed, bare = load_settings(ROOT, {}), Settings(root=ROOT)
-        for name in ("database", "broker", "engine", "email", "web", "retention"):
+        for name in ("database", "broker", "engine", "email", "web", "pictures", "retention"):
             assert getattr(committed, name) == getattr(bare, name), name
         sandbox = {"api": committed.telegram.api}
         assert committed.telegram == bare.telegram.model_copy(update=sandbox)
@@ -48,7 +48,10 @@ class TestCommittedConfig:
 
     def test_every_variable_it_names_is_read(self) -> None:
         text = (ROOT / "config/distributor.toml").read_text("utf-8")
-        names = set(re.findall(r"DISTRIBUTOR_[A-Z_]+", text)) - {"DISTRIBUTOR_WECOM_", "DISTRIBUTOR_RELAY_"}
+        names = set(re.findall(r"DISTRIBUTOR_[A-Z0-9_]+", text)) - {
+            "DISTRIBUTOR_WECOM_",
+            "DISTRIBUTOR_RELAY_",
+        }
         environment = {name: f"https://secret.example/{name}" for name in names}
         environment["DISTRIBUTOR_DATABASE_URL"] = "postgresql://127.0.0.1/x"
         settings = load_settings(ROOT, environment)
@@ -59,6 +62,8 @@ class TestCommittedConfig:
             settings.broker.url,
             settings.operator.webhook_url,
             settings.operator.dead_man_url,
+            settings.pictures.s3.access_key,
+            settings.pictures.s3.secret_key,
         }
         assert {secret.get_secret_value() for secret in read} == set(environment.values())
 

@@ -51,6 +51,9 @@ def preview(
     context: typer.Context,
     post: Annotated[str, typer.Argument(help="The post: a file, or the slug of one in the folder of posts.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")] = Path("preview"),
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Fetch and re-host new pictures, as a send would ([pictures]).")
+    ] = False,
     newsletter: NewsletterName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +69,7 @@ def preview(
     with distributor_of(context, prepared=False) as distributor:
         chosen = distributor.settings.newsletter(newsletter)
         found = find_post(distributor.settings.path(chosen.posts), post, chosen.zone)
-        messages = render(distributor.engine, chosen, found)
+        messages = render(distributor.engine, chosen, found, fetch=pictures)
         summary = write_preview(messages, out)
     if as_json:
         print_json(summary)

@@ -10,6 +10,7 @@ from distributor.audience import Audience
 from distributor.channels import Channel
 from distributor.journal import Journals
 from distributor.ledger import Ledger
+from distributor.model import Post
 from distributor.pacing import Pacer
 from distributor.sentlog import SentLog
 from distributor.settings import EngineSettings, Newsletter, Retry
@@ -22,6 +23,19 @@ class Stop(Protocol):
     """Something that can be set from outside: an event of threads, or of processes."""
 
     def is_set(self) -> bool: ...
+
+
+class HostPictures(Protocol):
+    """Gives the pictures of a post better places, once, before any channel renders it.
+
+    Without `fetch`, nothing outside is asked. Raises PostError.
+    """
+
+    def __call__(self, post: Post, *, fetch: bool) -> Post: ...
+
+
+def leave_pictures(post: Post, *, fetch: bool) -> Post:  # noqa: ARG001 - a HostPictures
+    return post
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,7 @@ class Engine:
     worker: str
     journals: Journals | None = None
     sent_log: SentLog | None = None
+    host_pictures: HostPictures = leave_pictures
     random: Callable[[], float] = random.random
     sleep: Callable[[float], None] = time.sleep
     #: Called with a channel as soon as there is something new to send on it.

@@ -24,10 +24,20 @@ class AudienceHeld(RequestRefused):
     """The audience is not what one would expect: a person must look before anything is sent."""
 
 
-def render(engine: Engine, newsletter: Newsletter, post: Post) -> Sequence[Message]:
-    """The post on every channel of the newsletter. Raises PostError: a bad post is refused before the first delivery."""
+def render(engine: Engine, newsletter: Newsletter, post: Post, *, fetch: bool = False) -> Sequence[Message]:
+    """The post on every channel of the newsletter.
+
+    With `fetch`, its pictures are fetched and re-hosted first, where that is set; else only those are used that are
+    hosted already, so that a look asks nobody.
+
+    Raises:
+        PostError: a bad post is refused before the first delivery.
+    """
+    hosted = engine.host_pictures(post, fetch=fetch)
     return [
-        message for name in newsletter.channels for message in engine.channels[name].render(post, newsletter)
+        message
+        for name in newsletter.channels
+        for message in engine.channels[name].render(hosted, newsletter)
     ]
 
 
@@ -51,7 +61,7 @@ def open_issue(
     number = engine.ledger.next_extra(newsletter.slug, day) if extra else 0
     if not extra and (existing := engine.ledger.issue_of(newsletter.slug, day)):
         return existing, False
-    rendered = render(engine, newsletter, post)
+    rendered = render(engine, newsletter, post, fetch=True)
     if guarded:
         guard_audience(engine, newsletter)
     schedule = newsletter.schedule

@@ -14,11 +14,12 @@ from distributor.settings import Newsletter
 def test_send(
     engine: Engine, newsletter: Newsletter, post: Post, channel: str, address: str
 ) -> Sequence[Receipt]:
-    """Sends the post to one address, marked as a test; opens no issue. Raises SendError, RequestRefused."""
+    """Sends the post to one address, marked as a test; opens no issue. Raises SendError, RequestRefused, PostError."""
     recipient = _test_recipient(engine.channels[channel], newsletter, address)
+    hosted = engine.host_pictures(post, fetch=True)
     rendered = [
         message
-        for message in engine.channels[channel].render(post, newsletter)
+        for message in engine.channels[channel].render(hosted, newsletter)
         if message.variant == recipient.variant
     ]
     now = datetime.now(UTC)

@@ -21,6 +21,7 @@ from distributor.rendering.cutting import (
 from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
 from distributor.rendering.markdown import Document, is_web, parse
 from distributor.rendering.outline import Item, Outline, Section, first_sentence, links_in, outline
+from distributor.rendering.pictures import picture_doubts
 from distributor.rendering.raw_html import HtmlReader
 from distributor.rendering.templates import template_environment
 from distributor.rendering.text import (
@@ -76,6 +77,7 @@ __all__ = [
     "outline",
     "parse",
     "picture_alt",
+    "picture_doubts",
     "safe_cut",
     "squeeze",
     "table_rows",

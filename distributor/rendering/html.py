@@ -15,7 +15,7 @@ TAGS = frozenset(
 )
 ATTRIBUTES = {
     "a": {"href", "title"},
-    "img": {"src", "alt", "title", "width"},
+    "img": {"src", "alt", "title", "width", "height"},
     "ol": {"start"},
     "th": {"align"},
     "td": {"align"},
@@ -25,11 +25,14 @@ ATTRIBUTES = {
 def to_html(document: Document, *, picture_width: int) -> str:
     """The post's body as a sanitised HTML fragment: no style, class, script or frame; only http, https and mailto links.
 
-    Every picture has a width of at most `picture_width` pixels (for clients that know no CSS).
+    Every picture has a width of at most `picture_width` pixels (for clients that know no CSS), and a height where its
+    size is known: then the text does not jump while pictures load.
     """
     html = MARKDOWN.renderer.render(document.tokens, MARKDOWN.options, {"picture_width": picture_width})
 
     def narrowed(tag: str, name: str, value: str) -> str | None:
+        if (tag, name) == ("img", "height"):
+            return value if re.fullmatch(r"\d{1,5}", value) else None
         if (tag, name) == ("img", "width"):
             return (
                 str(min(int(value), picture_width)) if re.fullmatch(r"\d{1,5}", value) else str(picture_width)

@@ -1,11 +1,9 @@
 """A post's Markdown, read once: addresses are checked, what Markdown means for Chinese is put right."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
-from typing import Any
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
@@ -18,6 +16,7 @@ from mdit_py_plugins.footnote import footnote_plugin
 from distributor.errors import PostError
 from distributor.model import Post
 from distributor.rendering.cutting import CONTROLS, HAN
+from distributor.rendering.pictures import host_html, host_picture, picture_doubts, write_html, write_picture
 from distributor.rendering.raw_html import HtmlReader
 
 
@@ -27,6 +26,8 @@ class Document:
 
     tokens: Sequence[Token]
     warnings: Sequence[str]
+    #: Address as the post has it → the line it stands in first; None for the cover.
+    pictures: Mapping[str, int | None] = field(default_factory=dict)
 
     @cached_property
     def tree(self) -> SyntaxTreeNode:
@@ -72,24 +73,12 @@ def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object
     return f"<sup>[{tokens[index].meta['id'] + 1}]</sup>"
 
 
-def _picture(renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-    token = tokens[index]
-    alt = renderer.renderInlineAsText(token.children, options, env)
-    title = f' title="{escape(str(token.attrs["title"]))}"' if token.attrs.get("title") else ""
-    return f'<img src="{escape(str(token.attrs["src"]))}" alt="{escape(alt)}"{title} width="{env["picture_width"]}">'
-
-
-def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: Any) -> str:
-    img = f'<img width="{env["picture_width"]}"'
-    return re.sub(r"<img\b(?![^>]*\swidth\s*=)", img, tokens[index].content, flags=re.IGNORECASE)
-
-
 def _build_markdown() -> MarkdownIt:
     markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
     markdown.inline.ruler.at("emphasis", _emphasis)
-    markdown.add_render_rule("image", _picture)
-    markdown.add_render_rule("html_inline", _raw_html)
-    markdown.add_render_rule("html_block", _raw_html)
+    markdown.add_render_rule("image", write_picture)
+    markdown.add_render_rule("html_inline", write_html)
+    markdown.add_render_rule("html_block", write_html)
     # Links inside a mail lead nowhere: footnotes are numbers, without anchors.
     markdown.add_render_rule("footnote_ref", _footnote_number)
     markdown.add_render_rule("footnote_block_open", _fixed("<hr>\n<ol>\n"))
@@ -116,9 +105,11 @@ def parse(post: Post) -> Document:
             )
     tokens = MARKDOWN.parse(CONTROLS.sub("", post.body.replace("\r\n", "\n").replace("\r", "\n")))
     tidier = _Tidier(post)
+    if post.cover_image:
+        tidier.note_picture(post.cover_image, None)
     for token in tokens:
         tidier.tidy(token)
-    return Document(_demoted(tokens), tuple(dict.fromkeys(tidier.warnings)))
+    return Document(_demoted(tokens), tuple(dict.fromkeys(tidier.warnings)), tidier.pictures)
 
 
 class _Tidier:
@@ -126,6 +117,7 @@ class _Tidier:
 
     def __init__(self, post: Post) -> None:
         self.post, self.line, self.warnings = post, post.body_line, list[str]()
+        self.pictures = dict[str, int | None]()
 
     def tidy(self, token: Token) -> None:
         if token.map:
@@ -144,6 +136,7 @@ class _Tidier:
                 unlinked = self.is_anchor(str(token.attrs.get("href", "")))
             if token.type == "image":
                 self.check_picture(str(token.attrs.get("src", "")))
+                host_picture(token, self.post.pictures)
             if token.type == "html_inline":
                 self.check_html(token)
             if not (unlinked and token.type in {"link_open", "link_close"}):
@@ -165,6 +158,14 @@ class _Tidier:
     def check_picture(self, address: str) -> None:
         if not is_web(address):
             self.refuse("picture", address)
+        self.note_picture(address, self.line)
+
+    def note_picture(self, address: str, line: int | None) -> None:
+        self.pictures.setdefault(address, line)
+        hosted = self.post.pictures.get(address)
+        where = f"{self.post.path}:{line}" if line else f"{self.post.path}: cover_image"
+        doubts = picture_doubts(address) if hosted is None else [hosted.trouble]
+        self.warnings.extend(f"{where}: {doubt}" for doubt in doubts if doubt)
 
     def check_html(self, token: Token) -> None:
         reader = HtmlReader(token.content)
@@ -172,6 +173,7 @@ class _Tidier:
             self.is_anchor(address)
         for address in reader.pictures:
             self.check_picture(address)
+        token.content = host_html(token.content, self.post.pictures)
 
     def refuse(self, what: str, address: str) -> None:
         reason = f"a {what} to nowhere: {address!r}; readers need a full https:// (or mailto:) address"

@@ -10,13 +10,16 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from distributor.bootstrap import Distributor
 from distributor.dispatch.engine import UNSUBSCRIBE_URL, VIEW_URL
 from distributor.errors import RequestRefused, ServiceDown
 from distributor.model import Issue, IssueState, SubscriptionState
+from distributor.pictures import FOR_EVER
+from distributor.pictures import NAME as PICTURE
 from distributor.rendering import template_environment
+from distributor.settings import Settings
 
 #: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -47,6 +50,8 @@ def create_app(distributor: Distributor) -> FastAPI:
     app.add_api_route("/u/{token}", pages.leave, methods=["POST"], response_class=HTMLResponse)
     app.add_api_route("/u", pages.explain, methods=LOOKING, response_class=HTMLResponse)
     app.add_api_route("/issues/{number}", pages.issue, methods=LOOKING, response_class=HTMLResponse)
+    if shows_pictures(distributor.settings):
+        app.add_api_route("/pictures/{name}", pages.picture, methods=LOOKING, response_class=FileResponse)
     app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
     app.add_exception_handler(ServiceDown, _service_down)
 
@@ -61,12 +66,19 @@ def create_app(distributor: Distributor) -> FastAPI:
     return app
 
 
+def shows_pictures(settings: Settings) -> bool:
+    """Whether readers get hosted pictures from this app."""
+    table = settings.pictures
+    return table.rehost == "folder" and settings.pictures_url == f"{settings.web.base_url}/pictures"
+
+
 class Pages:
     """One method a page."""
 
     def __init__(self, distributor: Distributor) -> None:
         self.distributor = distributor
         self.templates = template_environment(distributor.settings.root)
+        self.picture_folder = distributor.settings.path(distributor.settings.pictures.folder)
 
     def ask(self, token: str) -> HTMLResponse:
         """The human page of an unsubscribe link: a button, no effect."""
@@ -104,6 +116,13 @@ class Pages:
         response = HTMLResponse(self._without_reader(parts[0].content["html"], issue))
         response.headers["Content-Security-Policy"] = MAIL_POLICY
         return response
+
+    def picture(self, name: str) -> Response:
+        """A hosted picture. Its name is its hash: whoever has it may keep it for ever."""
+        path = self.picture_folder / name
+        if not (PICTURE.fullmatch(name) and path.is_file()):
+            return PlainTextResponse("There is no such picture.\n", status_code=404)
+        return FileResponse(path, headers={"Cache-Control": FOR_EVER})
 
     def health(self) -> PlainTextResponse:
         """200 when the database answers."""

@@ -16,7 +16,7 @@ from distributor.channels.email.layout import lay_out
 from distributor.channels.email.theme import theme_facts
 from distributor.channels.email.words import WORDS
 from distributor.errors import ConfigError, PostError
-from distributor.model import Message, Post
+from distributor.model import Hosted, Message, Post
 from distributor.rendering import (
     HAN,
     WORDING,
@@ -47,6 +47,7 @@ PLACEHOLDERS = (UNSUBSCRIBE_URL, VIEW_URL)
 #: Gmail clips near 102 KB of HTML; whether it counts it encoded (a third more) is disputed: 75 KB are safe either way.
 LARGE, TOO_LARGE = 70_000, 100_000
 COLUMN = 536  # the sheet's 600 px without its padding
+COVER = 600
 PREHEADER = 110  # characters; phones show fewer
 #: premailer's caches and cssutils are not made for threads: 1 wrong output in 320, measured under forced switching.
 _INLINER = Lock()
@@ -224,6 +225,7 @@ def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[st
         "date": WORDING[language].date(day) if day else "",
         "categories": post.categories,
         "cover": post.cover_image,
+        "cover_size": post.pictures.get(post.cover_image or "", Hosted("")).within(COVER),
         "preheader": cut(post.description or skeleton.lead, PREHEADER),
         "sections": _contents(skeleton, language) if len(post.body) >= CONTENTS_TEXT else [],
         "ai": ai_label(post, newsletter),
