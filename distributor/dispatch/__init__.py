@@ -2,6 +2,7 @@
 
 from distributor.dispatch.draining import drain
 from distributor.dispatch.engine import Engine, Policy, Stop, placeholder_values
+from distributor.dispatch.inspecting import Inspection, inspect, render_checked
 from distributor.dispatch.opening import (
     AudienceHeld,
     guard_audience,
@@ -19,18 +20,21 @@ from distributor.dispatch.test_send import test_send
 __all__ = [
     "AudienceHeld",
     "Engine",
+    "Inspection",
     "Policy",
     "ResendPlan",
     "Stop",
     "Swept",
     "drain",
     "guard_audience",
+    "inspect",
     "open_issue",
     "placeholder_values",
     "plan_resend",
     "planned_sizes",
     "reconcile",
     "render",
+    "render_checked",
     "resend",
     "sweep",
     "takes_subscribers",

@@ -6,22 +6,33 @@ from datetime import UTC, datetime
 from distributor.audience import normalise
 from distributor.channels import Channel
 from distributor.dispatch.engine import Engine, placeholder_values
+from distributor.dispatch.inspecting import Tell, render_checked
 from distributor.errors import RequestRefused
 from distributor.model import DeliveryId, Message, Parcel, Post, Receipt, Recipient
 from distributor.settings import Newsletter
 
 
 def test_send(
-    engine: Engine, newsletter: Newsletter, post: Post, channel: str, address: str
+    engine: Engine,
+    newsletter: Newsletter,
+    post: Post,
+    channel: str,
+    address: str,
+    *,
+    tell: Tell = lambda _finding: None,  # noqa: PT028 - a story, no test
 ) -> Sequence[Receipt]:
-    """Sends the post to one address, marked as a test; opens no issue. Raises SendError, RequestRefused."""
+    """Sends the post to one address, marked as a test; opens no issue. Raises PostError, SendError, RequestRefused.
+
+    `tell` gets the warnings of the checks.
+    """
     recipient = _test_recipient(engine.channels[channel], newsletter, address)
+    now = datetime.now(UTC)
+    today = now.astimezone(newsletter.zone).date()
     rendered = [
         message
-        for message in engine.channels[channel].render(post, newsletter)
+        for message in render_checked(engine, newsletter, post, today, channels=[channel], tell=tell)
         if message.variant == recipient.variant
     ]
-    now = datetime.now(UTC)
     if not rendered:
         raise RequestRefused(
             f"{channel} has no destination {address!r}; see the newsletter's [channels.{channel}]"

@@ -82,7 +82,7 @@ def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: A
     return re.sub(r"<img\b(?![^>]*\swidth\s*=)", img, tokens[index].content, flags=re.IGNORECASE)
 
 
-def _build_markdown() -> MarkdownIt:
+def build_markdown() -> MarkdownIt:
     markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
     markdown.inline.ruler.at("emphasis", _emphasis)
     markdown.add_render_rule("image", _picture)
@@ -98,7 +98,7 @@ def _build_markdown() -> MarkdownIt:
     return markdown
 
 
-MARKDOWN = _build_markdown()
+MARKDOWN = build_markdown()
 
 
 def parse(post: Post) -> Document:

@@ -1,0 +1,64 @@
+"""What speaks against sending a post, before anything exists."""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from distributor.dispatch.engine import Engine
+from distributor.errors import PostError
+from distributor.model import Message, Post
+from distributor.preflight import Finding, NotFit, Severity, examine, read_proof
+from distributor.settings import Newsletter
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[Finding], None]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A post as rendered, and everything that was found, errors first."""
+
+    messages: Sequence[Message]
+    findings: Sequence[Finding]
+
+    def of(self, severity: Severity) -> Sequence[Finding]:
+        return [finding for finding in self.findings if finding.severity is severity]
+
+
+def inspect(
+    engine: Engine, newsletter: Newsletter, post: Post, day: date, channels: Collection[str] | None = None
+) -> Inspection:
+    """Renders the post on its channels (or on these) and checks it. What a renderer refuses is a finding too."""
+    messages: list[Message] = []
+    refusals: list[PostError] = []
+    for name in newsletter.channels if channels is None else channels:
+        try:
+            messages += engine.channels[name].render(post, newsletter)
+        except PostError as error:
+            refusals.append(error)
+    proof = read_proof(post, newsletter, day, engine.facts(newsletter, post, day), messages)
+    return Inspection(messages, examine(proof, refusals))
+
+
+def render_checked(
+    engine: Engine,
+    newsletter: Newsletter,
+    post: Post,
+    day: date,
+    *,
+    channels: Collection[str] | None = None,
+    tell: Tell = lambda _finding: None,
+) -> Sequence[Message]:
+    """The messages of a post that may go out; its warnings are logged, and told.
+
+    Raises NotFit, a PostError, with every error that was found.
+    """
+    inspection = inspect(engine, newsletter, post, day, channels)
+    if errors := inspection.of(Severity.ERROR):
+        raise NotFit(errors)
+    for finding in inspection.of(Severity.WARNING):
+        log.warning("preflight newsletter=%s post=%s %s", newsletter.slug, post.slug, finding)
+        tell(finding)
+    return inspection.messages
