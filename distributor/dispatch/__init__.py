@@ -2,7 +2,7 @@
 
 from distributor.dispatch.draining import drain
 from distributor.dispatch.engine import Engine, Policy, Stop, placeholder_values
-from distributor.dispatch.inspecting import Inspection, inspect, render_checked
+from distributor.dispatch.inspecting import Inspection, findings_of, inspect, render_checked
 from distributor.dispatch.opening import (
     AudienceHeld,
     guard_audience,
@@ -26,6 +26,7 @@ __all__ = [
     "Stop",
     "Swept",
     "drain",
+    "findings_of",
     "guard_audience",
     "inspect",
     "open_issue",

@@ -38,8 +38,20 @@ def inspect(
             messages += engine.channels[name].render(post, newsletter)
         except PostError as error:
             refusals.append(error)
+    return Inspection(messages, findings_of(engine, newsletter, post, day, messages, refusals))
+
+
+def findings_of(
+    engine: Engine,
+    newsletter: Newsletter,
+    post: Post,
+    day: date,
+    messages: Sequence[Message],
+    refusals: Sequence[PostError] = (),
+) -> Sequence[Finding]:
+    """What the checks say of a post that is rendered already."""
     proof = read_proof(post, newsletter, day, engine.facts(newsletter, post, day), messages)
-    return Inspection(messages, examine(proof, refusals))
+    return examine(proof, refusals)
 
 
 def render_checked(
