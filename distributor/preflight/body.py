@@ -23,9 +23,9 @@ UNFINISHED = re.compile(
 MARKER = re.compile(
     r"(?<![\w.#/@-])(?:TODO|FIXME|XXX)(?![\w./-])|待补充|待核对|占位符?(?=[：:。）)]|$)|^[\x00-\x7f]*\bTK\b[\x00-\x7f]*$"
 )
-#: Jinja and Liquid, Mailchimp, Mailgun, ERB.
+#: Jinja and Liquid, Mailchimp (whose asterisks are emphasis to Markdown), Mailgun, ERB.
 TEMPLATE = re.compile(
-    r"\{\{\s*[\w.|\- ]+\s*\}\}|\{%\s*\w[^%]*%\}|\*\|[A-Z_:]+\|\*|%recipient\.\w+%|<%=?\s*\w[^%]*%>"
+    r"\{\{\s*[\w.|\- ]+\s*\}\}|\{%\s*\w[^%]*%\}|\|[A-Z][A-Z_:]+\||%recipient\.\w+%|<%=?\s*\w[^%]*%>"
 )
 #: Their sub-domains stand in samples and documentation on purpose.
 EXAMPLES = frozenset(f"{www}example.{top}" for www in ("", "www.") for top in ("com", "org", "net"))

@@ -107,9 +107,12 @@ def weekday(proof: Proof) -> Iterator[Said]:
 
 def _weekday_beside(text: str, written: Written) -> int | None:
     """0 for Monday … 6; None when no weekday touches the date, brackets and commas between them aside."""
-    after = re.match(rf"[\s,，(（\[]*(?:{WEEKDAY.pattern})", text[written.end :], re.IGNORECASE)
-    before = re.search(rf"(?:{WEEKDAY.pattern})[\s,，)）\]]*$", text[: written.start], re.IGNORECASE)
-    match = after or before
+    day = rf"(?:{WEEKDAY.pattern})"
+    before = re.search(rf"{day}[\s,，)）\]]*$", text[: written.start], re.IGNORECASE)
+    after = re.match(rf"[\s(（\[]*{day}", text[written.end :], re.IGNORECASE)
+    # "3月5日，周五见": behind a comma a sentence may go on with another day
+    apart = re.match(rf"[\s,，]*{day}(?![\u4e00-\u9fff])", text[written.end :], re.IGNORECASE)
+    match = before or after or apart
     if match is None:
         return None
     if match["han"]:
