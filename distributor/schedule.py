@@ -150,7 +150,7 @@ class Scheduler:
                 f"{turn.newsletter.slug} {turn.day}: something will go wrong at {_clock(turn)}",
                 "The checks before the send found:\n\n"
                 + "\n".join(wrong)
-                + "\n\nSee all of them: distributor doctor",
+                + "\n\nSee all of them: distributor doctor   and   distributor check",
             )
 
     def _wrong_with_post(self, turn: Turn, now: datetime) -> Sequence[str]:
@@ -158,7 +158,7 @@ class Scheduler:
         newsletter = turn.newsletter
         pick = pick_post(self.folder(newsletter), turn.day, newsletter.zone, now=now)
         if pick.post is None:
-            return []
+            return [pick.detail] if pick.verdict in {PickVerdict.BROKEN, PickVerdict.AMBIGUOUS} else []
         inspection = inspect(self.engine, newsletter, pick.post, turn.day)
         return [str(finding) for finding in inspection.of(Severity.ERROR)]
 

@@ -110,7 +110,13 @@ def send(
     Plain `send` takes the day's place: the scheduler will not open another, and a second `send` goes on with what is
     left of this one.
     """
-    from distributor.dispatch import open_issue, planned_sizes, render_checked, test_send  # noqa: PLC0415 - cli/__init__.py
+    from distributor.dispatch import (  # noqa: PLC0415 - cli/__init__.py
+        inspect_to_send,
+        open_issue,
+        planned_sizes,
+        tell_warnings,
+        test_send,
+    )
     from distributor.ledger import once_only  # noqa: PLC0415 - cli/__init__.py
 
     patience = duration(wait, "--wait")
@@ -134,8 +140,9 @@ def send(
                 raise RequestRefused(once_only(before))
             raise typer.Exit(_go_on(distributor, before, patience, dry_run=dry_run))
         if dry_run:
-            messages = render_checked(distributor.engine, chosen, found, day, tell=warn)
-            _show_plan(found, planned_sizes(distributor.engine, chosen), len(messages))
+            inspection = inspect_to_send(distributor.engine, chosen, found, day)
+            tell_warnings(inspection, warn)
+            _show_plan(found, planned_sizes(distributor.engine, chosen), len(inspection.messages))
             return
         issue, _ = open_issue(
             distributor.engine,

@@ -2,7 +2,7 @@
 
 from distributor.dispatch.draining import drain
 from distributor.dispatch.engine import Engine, Policy, Stop, placeholder_values
-from distributor.dispatch.inspecting import Inspection, findings_of, inspect, render_checked
+from distributor.dispatch.inspecting import Inspection, findings_of, inspect, inspect_to_send, tell_warnings
 from distributor.dispatch.opening import (
     AudienceHeld,
     guard_audience,
@@ -29,16 +29,17 @@ __all__ = [
     "findings_of",
     "guard_audience",
     "inspect",
+    "inspect_to_send",
     "open_issue",
     "placeholder_values",
     "plan_resend",
     "planned_sizes",
     "reconcile",
     "render",
-    "render_checked",
     "resend",
     "sweep",
     "takes_subscribers",
+    "tell_warnings",
     "test_send",
     "write_audience",
 ]

@@ -54,23 +54,18 @@ def findings_of(
     return examine(proof, refusals)
 
 
-def render_checked(
-    engine: Engine,
-    newsletter: Newsletter,
-    post: Post,
-    day: date,
-    *,
-    channels: Collection[str] | None = None,
-    tell: Tell = lambda _finding: None,
-) -> Sequence[Message]:
-    """The messages of a post that may go out; its warnings are logged, and told.
-
-    Raises NotFit, a PostError, with every error that was found.
-    """
+def inspect_to_send(
+    engine: Engine, newsletter: Newsletter, post: Post, day: date, channels: Collection[str] | None = None
+) -> Inspection:
+    """Raises NotFit, a PostError, with every error that was found."""
     inspection = inspect(engine, newsletter, post, day, channels)
     if errors := inspection.of(Severity.ERROR):
         raise NotFit(errors)
+    return inspection
+
+
+def tell_warnings(inspection: Inspection, tell: Tell) -> None:
+    """To the log, and to whoever is there."""
     for finding in inspection.of(Severity.WARNING):
-        log.warning("preflight newsletter=%s post=%s %s", newsletter.slug, post.slug, finding)
+        log.warning("preflight %s", finding)
         tell(finding)
-    return inspection.messages

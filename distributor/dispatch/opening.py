@@ -9,7 +9,7 @@ from functools import partial
 from distributor.audience import AudienceQuery, active, behind, of_domains
 from distributor.channels import EVERYBODY, Channel
 from distributor.dispatch.engine import Engine
-from distributor.dispatch.inspecting import Tell, render_checked
+from distributor.dispatch.inspecting import Tell, inspect_to_send, tell_warnings
 from distributor.errors import RequestRefused
 from distributor.ledger import WINDOW, LeaseLost, NewIssue
 from distributor.model import Issue, Message, OpenedBy, Post, Recipient
@@ -55,7 +55,7 @@ def open_issue(
     number = engine.ledger.next_extra(newsletter.slug, day) if extra else 0
     if not extra and (existing := engine.ledger.issue_of(newsletter.slug, day)):
         return existing, False
-    rendered = render_checked(engine, newsletter, post, day, tell=tell)
+    inspection = inspect_to_send(engine, newsletter, post, day)
     if guarded:
         guard_audience(engine, newsletter)
     schedule = newsletter.schedule
@@ -70,7 +70,7 @@ def open_issue(
             post_hash=post.hash,
             opened_by=by,
             expires_in=schedule.expires,
-            messages=rendered,
+            messages=inspection.messages,
             channels=newsletter.channels,
             waits_for_approval=waits,
             approval_in=schedule.approval_deadline
@@ -79,6 +79,7 @@ def open_issue(
         )
     )
     if opened:
+        tell_warnings(inspection, tell)
         log.info(
             "issue_opened issue=%s newsletter=%s day=%s post=%s", issue.id, newsletter.slug, day, post.slug
         )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from distributor.audience import normalise
 from distributor.channels import Channel
 from distributor.dispatch.engine import Engine, placeholder_values
-from distributor.dispatch.inspecting import Tell, render_checked
+from distributor.dispatch.inspecting import Tell, inspect_to_send, tell_warnings
 from distributor.errors import RequestRefused
 from distributor.model import DeliveryId, Message, Parcel, Post, Receipt, Recipient
 from distributor.settings import Newsletter
@@ -28,15 +28,13 @@ def test_send(
     recipient = _test_recipient(engine.channels[channel], newsletter, address)
     now = datetime.now(UTC)
     today = now.astimezone(newsletter.zone).date()
-    rendered = [
-        message
-        for message in render_checked(engine, newsletter, post, today, channels=[channel], tell=tell)
-        if message.variant == recipient.variant
-    ]
+    inspection = inspect_to_send(engine, newsletter, post, today, [channel])
+    rendered = [message for message in inspection.messages if message.variant == recipient.variant]
     if not rendered:
         raise RequestRefused(
             f"{channel} has no destination {address!r}; see the newsletter's [channels.{channel}]"
         )
+    tell_warnings(inspection, tell)
     receipts = []
     with engine.channels[channel].open(engine.channels[channel].relays[0].name) as transport:
         for message in rendered:

@@ -109,7 +109,7 @@ def front_matter(proof: Proof) -> Iterator[Said]:
 
 def unclosed_code(proof: Proof) -> Iterator[Said]:
     """A fence at the top level that takes the rest of the post with it."""
-    lines = proof.post.body.split("\n")
+    lines = proof.reading.source.split("\n")
     for token in proof.reading.tokens:
         if token.type == "fence" and token.level == 0 and token.map:
             start, end = token.map

@@ -85,6 +85,7 @@ CHECKS: Sequence[Check] = (
     Check("cover-missing", NOTE, pictures.no_cover, "add cover_image to the front matter"),
     Check("date-ahead", WARNING, dates.ahead, "check the date"),
     Check("date-title", WARNING, dates.title_date, "make them agree"),
+    Check("date-line", WARNING, dates.date_line, "make them agree"),
     Check("year-title", NOTE, dates.title_year, "check the year"),
     Check("date-weekday", WARNING, dates.weekday, "check both"),
     Check("year-copyright", WARNING, dates.copyright_year, "put this year there"),
@@ -98,7 +99,8 @@ CHECKS: Sequence[Check] = (
 )
 #: What is found elsewhere: a post that a renderer, or the reader of files, refuses; names that no check has; `--online`.
 REFUSED, UNKNOWN, UNREACHABLE, UNSURE = "refused", "ignore-unknown", "link-unreachable", "link-unsure"
-NAMES = frozenset({*(check.name for check in CHECKS), REFUSED, UNKNOWN, UNREACHABLE, UNSURE})
+#: What may be switched off; a refusal may not.
+NAMES = frozenset({*(check.name for check in CHECKS), UNREACHABLE, UNSURE})
 
 
 def ignored_by(proof: Proof) -> AbstractSet[str]:
@@ -151,7 +153,7 @@ def _finding(check: str, severity: Severity, post: Post, line: int | None, text:
 
 
 def refused(error: PostError) -> Finding:
-    """A file that cannot be read, or a post that cannot be rendered, as a finding."""
+    """A file that cannot be read, or a post that a renderer refuses, as a finding."""
     path = Path(error.path)
     return Finding(check=REFUSED, severity=ERROR, path=path, line=error.line, text=error.reason, fix="")
 

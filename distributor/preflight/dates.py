@@ -14,7 +14,10 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 HAN_DAYS = "一二三四五六日"
 
-_MONTH = r"(?P<name>jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*\.?"
+_MONTH = (
+    r"(?P<name>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b\.?"
+)
 WRITTEN = (
     re.compile(r"(?<!\d)(?:(?P<year>20\d\d)\s*年\s*)?(?P<month>\d{1,2})\s*月\s*(?P<day>\d{1,2})\s*[日号]"),
     re.compile(
@@ -27,9 +30,16 @@ WRITTEN = (
 )
 WEEKDAY = re.compile(
     r"(?:星期|周|礼拜)(?P<han>[一二三四五六日天])"
-    r"|\b(?P<name>mon|tue|wed|thu|fri|sat|sun)(?:day|s|sday|nesday|rs|rsday|urday)?\b\.?",
+    # not "Sun Microsystems": cut short, it stands before a mark or at the end
+    r"|\b(?P<name>mon|tue|wed|thu|fri|sat|sun)(?:(?:day|sday|nesday|rsday|urday)\b|(?=[.,)）\]]|$))",
     re.IGNORECASE,
 )
+NEAR = timedelta(days=60)  # a date without a year that is further away may be another year's
+#: What else a line that is only a date may hold.
+AROUND_DATE = re.compile(
+    r"[\s\d:：TZ+.,，。()（）|｜·/—–-]|发布|更新|[日早晚周]报|published|updated", re.IGNORECASE
+)
+FIRST_PARAGRAPHS, LAST_PARAGRAPHS = 3, 3
 #: What a title's own date stands between; a date inside a sentence is that of the news ("9月9日苹果发布会").
 EDGE_BEFORE = re.compile(
     r"(?:^|[\[【(（|｜:：·•,，/—–-]|[日早晚周简]报|daily|weekly|news)\s*$", re.IGNORECASE
@@ -49,6 +59,7 @@ class Written:
     day: date
     start: int
     end: int
+    sure: bool
 
 
 def dates_in(text: str, near: date) -> Iterator[Written]:
@@ -58,7 +69,8 @@ def dates_in(text: str, near: date) -> Iterator[Written]:
             month = int(parts["month"]) if parts.get("month") else MONTHS.index(parts["name"][:3].lower()) + 1
             years = [int(parts["year"])] if parts["year"] else [near.year, near.year - 1, near.year + 1]
             if found := _nearest(years, month, int(parts["day"]), near):
-                yield Written(found, match.start(), match.end())
+                sure = bool(parts["year"]) or abs(found - near) <= NEAR
+                yield Written(found, match.start(), match.end(), sure)
 
 
 def _nearest(years: list[int], month: int, day: int, near: date) -> date | None:
@@ -85,6 +97,21 @@ def title_date(proof: Proof) -> Iterator[Said]:
             yield Said(proof.title_line, f"the title says {quoted(said)}, the post is dated {proof.dated}")
 
 
+def date_line(proof: Proof) -> Iterator[Said]:
+    """A line at the top that is only a date. A day apart may be the time zone."""
+    for paragraph in proof.reading.paragraphs[:FIRST_PARAGRAPHS] if proof.post.date else ():
+        for line in paragraph:
+            for written in dates_in(line.text, proof.dated):
+                rest = AROUND_DATE.sub(
+                    "", WEEKDAY.sub("", line.text[: written.start] + line.text[written.end :])
+                )
+                if not rest.strip("> ") and abs(written.day - proof.dated) > timedelta(days=1):
+                    said = line.text[written.start : written.end]
+                    yield Said(
+                        line.number, f"the text is headed {quoted(said)}, the post is dated {proof.dated}"
+                    )
+
+
 def title_year(proof: Proof) -> Iterator[Said]:
     """A year gone by, in a title without a full date; "2025 in review" of this January is none."""
     title = proof.post.title
@@ -100,7 +127,7 @@ def weekday(proof: Proof) -> Iterator[Said]:
     for line in (Line(proof.title_line or 0, proof.post.title), *proof.lines):
         for written in dates_in(line.text, proof.dated) if WEEKDAY.search(line.text) else ():
             said = _weekday_beside(line.text, written)
-            if said is not None and said != written.day.weekday():
+            if said is not None and written.sure and said != written.day.weekday():
                 text = f"{written.day} is a {written.day:%A}, not a {date(2024, 1, said + 1):%A}"
                 yield Said(line.number or None, text)
 
@@ -108,7 +135,7 @@ def weekday(proof: Proof) -> Iterator[Said]:
 def _weekday_beside(text: str, written: Written) -> int | None:
     """0 for Monday … 6; None when no weekday touches the date, brackets and commas between them aside."""
     day = rf"(?:{WEEKDAY.pattern})"
-    before = re.search(rf"{day}[\s,，)）\]]*$", text[: written.start], re.IGNORECASE)
+    before = re.search(rf"{day}[\s,，()（）\]]*$", text[: written.start], re.IGNORECASE)
     after = re.match(rf"[\s(（\[]*{day}", text[written.end :], re.IGNORECASE)
     # "3月5日，周五见": behind a comma a sentence may go on with another day
     apart = re.match(rf"[\s,，]*{day}(?![\u4e00-\u9fff])", text[written.end :], re.IGNORECASE)
@@ -121,7 +148,9 @@ def _weekday_beside(text: str, written: Written) -> int | None:
 
 
 def copyright_year(proof: Proof) -> Iterator[Said]:
-    for line in proof.lines:
+    """At the end, where the newsletter's own stands; further up it is a picture's."""
+    last = proof.reading.paragraphs[-LAST_PARAGRAPHS:]
+    for line in (line for paragraph in last for line in paragraph):
         for match in COPYRIGHT.finditer(line.text):
             if int(match["year"]) != proof.dated.year:
                 yield Said(line.number, f"{quoted(match[0])} in a post of {proof.dated.year}")

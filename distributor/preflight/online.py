@@ -50,7 +50,7 @@ def check_online(proof: Proof, allowed: Callable[[Address], bool] = is_public) -
             first.setdefault(link.address.partition("#")[0], link)
     asked = list(first)[:MOST_LINKS]
     with (
-        httpx.Client(timeout=TIMEOUT, headers={"User-Agent": USER_AGENT}, trust_env=False) as client,
+        open_client() as client,
         ThreadPoolExecutor(AT_ONCE) as threads,
     ):
         answers = list(threads.map(lambda address: ask(client, address, allowed), asked))
@@ -58,6 +58,16 @@ def check_online(proof: Proof, allowed: Callable[[Address], bool] = is_public) -
     found = [_finding(proof, first[address], answer) for address, answer in pairs if answer.trouble]
     off = ignored_by(proof)
     return [finding for finding in [*found, *_not_asked(proof, len(first))] if finding.check not in off]
+
+
+def open_client() -> httpx.Client:
+    """No connection is kept: hosts that share an address would share it, under the first one's name and certificate."""
+    return httpx.Client(
+        timeout=TIMEOUT,
+        headers={"User-Agent": USER_AGENT},
+        limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0),
+        trust_env=False,
+    )
 
 
 def _finding(proof: Proof, link: Link, answer: Answer) -> Finding:

@@ -26,6 +26,7 @@ from distributor.posts import (
     date_of_name,
     find_front_matter,
     fold,
+    plain,
     post_files,
     read_post,
     read_text,
@@ -97,6 +98,7 @@ class Facts:
 class Reading:
     """What the tokens hold, by kind, in the order of the file (footnotes last)."""
 
+    source: str = ""
     tokens: Sequence[Token] = ()
     paragraphs: list[Sequence[Line]] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
@@ -245,8 +247,8 @@ class _Reader:
         self.notes: dict[int, int] = {}  # inline footnote → the line it is written on
 
     def read(self) -> Reading:
-        source = CONTROLS.sub("", self.post.body.replace("\r\n", "\n").replace("\r", "\n"))
-        self.found.tokens = MARKDOWN.parse(source, self.env)
+        self.found.source = CONTROLS.sub("", self.post.body.replace("\r\n", "\n").replace("\r", "\n"))
+        self.found.tokens = MARKDOWN.parse(self.found.source, self.env)
         for number, token in enumerate(self.found.tokens):
             self._take(number, token)
         return self.found
@@ -257,7 +259,7 @@ class _Reader:
         elif token.type == "footnote_open":
             self.start = self.notes.get(token.meta["id"], self.start)
         if token.type == "heading_open":
-            text = self.found.tokens[number + 1].content
+            text = plain(self.found.tokens[number + 1].content)
             self.found.headings.append(
                 Heading(line=self.start, level=int(token.tag[1]), text=text, number=number)
             )
