@@ -567,6 +567,15 @@ class TestTable:
             for down, check in ((0, "placeholder"), (2, "link-nowhere"), (4, "picture-nowhere"))
         ]
 
+    def test_and_how_to_overrule_them_where_that_helps(self, tmp_path: Path) -> None:
+        post = write(tmp_path, HEAD + "（待补） {{ name }}\n")
+        errors = [one for one in findings(post) if one.severity is Severity.ERROR]
+        hint = str(NotFit(errors)).split("\n")[-1]
+        assert hint.endswith("into its front matter: preflight_ignore: placeholder, template")
+        overruled = HEAD.replace("---\n\n", hint.rpartition("front matter: ")[2] + "\n---\n\n")
+        found = findings(write(tmp_path, overruled + "（待补） {{ name }}\n"))
+        assert [one for one in found if one.severity is Severity.ERROR] == []
+
 
 GOOD = [post for post in load_posts(ROOT / "posts", ZONE).posts if not post.draft]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from distributor.preflight.findings import Said, gathered, quoted
-from distributor.preflight.proof import Heading, Line, Proof, host_of
+from distributor.preflight.proof import Heading, Line, Proof, brief, host_of
 
 FEWEST_WORDS, MOST_WORDS = 50, 5000
 
@@ -80,9 +80,11 @@ def template(proof: Proof) -> Iterator[Said]:
 
 
 def example_address(proof: Proof) -> Iterator[Said]:
-    for link in proof.reading.links:
-        if host_of(link.address) in EXAMPLES:
-            yield Said(link.defined, f"{link.address} is a made-up address")
+    found = [link for link in proof.reading.links if host_of(link.address) in EXAMPLES]
+    if found:
+        yield from gathered(
+            [link.defined for link in found], f"{brief(found[0].address)} is a made-up address"
+        )
 
 
 def few_words(proof: Proof) -> Iterator[Said]:

@@ -47,12 +47,21 @@ class Said(NamedTuple):
     text: str
 
 
+#: Findings that no setting takes away: without them rendering refuses the post.
+FINAL = frozenset({"refused", "link-nowhere", "picture-nowhere"})
+
+
 class NotFit(PostError):
-    """A post that must not go out: every error that was found, a line each."""
+    """A post that must not go out: every error that was found, a line each, and how to overrule them."""
 
     def __init__(self, errors: Sequence[Finding]) -> None:
         first, *others = errors
-        super().__init__(first.path, "\n".join([first.summary, *map(str, others)]), first.line)
+        names = dict.fromkeys(error.check for error in errors)
+        overrule = (
+            f"If it is right as it is, put this into its front matter: preflight_ignore: {', '.join(names)}"
+        )
+        last = [] if FINAL.intersection(names) else [overrule]
+        super().__init__(first.path, "\n".join([first.summary, *map(str, others), *last]), first.line)
 
 
 def gathered(lines: Sequence[int | None], text: str, most: int = 5) -> Iterator[Said]:
