@@ -198,11 +198,12 @@ class TestStart:
         [
             (["--help"], set()),
             (["send", "--help"], set()),
+            (["check", "--help"], set()),
             (["ping", "cat"], set()),
             (["status"], {"alembic", "httpx", "sqlalchemy"}),
             (["send", "--date", DAY, "--dry-run"], {"alembic", "httpx", "premailer", "sqlalchemy"}),
         ],
-        ids=["help", "a command's help", "wrong use", "status", "send"],
+        ids=["help", "a command's help", "another's", "wrong use", "status", "send"],
     )
     def test_what_is_imported(self, shop: Shop, words: list[str], needs: set[str]) -> None:
         code = (

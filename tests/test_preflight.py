@@ -130,7 +130,12 @@ BODIES = (
         "# 一\n\n## 二\n\n文\n\n## 三\n\n- 条",
     ),
     Case("item-empty", "- 一\n-\n- 三", [2], "- 一\n- ![图表](https://a.example/x.png)"),
-    Case("item-twice", "1. **同一条** 甲。\n2. **别的** 乙。\n3. **同一条** 丙。", [3], "- 甲\n- 乙\n- 丙"),
+    Case(
+        "item-twice",
+        "有同一条。\n\n1. **同一条** 甲。\n2. **别的** 乙。\n3. **同一条** 丙。",
+        [5],
+        "- 甲\n- 乙\n- 丙",
+    ),
     Case(
         "item-in-sections",
         "## 一\n\n- [新闻](https://a.example/1)\n\n## 二\n\n- [新闻](https://a.example/1)",

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from distributor.preflight.findings import Said, gathered, quoted
-from distributor.preflight.proof import Heading, Line, Proof, brief, host_of
+from distributor.preflight.proof import Proof
+from distributor.preflight.reading import Heading, Line, brief, host_of
 
 FEWEST_WORDS, MOST_WORDS = 50, 5000
 

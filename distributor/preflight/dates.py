@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from distributor.preflight.findings import Said, quoted
-from distributor.preflight.proof import Line, Proof
+from distributor.preflight.proof import Proof
+from distributor.preflight.reading import Line
 
 FURTHEST_AHEAD = timedelta(days=2)
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

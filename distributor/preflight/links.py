@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from distributor.preflight.findings import Said, gathered, quoted
-from distributor.preflight.proof import Link, Proof, brief, host_of
+from distributor.preflight.proof import Proof
+from distributor.preflight.reading import Link, brief, host_of
 from distributor.rendering import is_web
 
 MAIL = re.compile(r"mailto:[^@\s]+@[^@\s]+", re.IGNORECASE)

@@ -15,7 +15,8 @@ import httpx
 
 from distributor.preflight.checks import UNREACHABLE, UNSURE, ignored_by
 from distributor.preflight.findings import Finding, Severity
-from distributor.preflight.proof import Link, Proof, brief
+from distributor.preflight.proof import Proof
+from distributor.preflight.reading import Link, brief
 from distributor.rendering import is_web
 
 TIMEOUT = 10.0  # seconds for each of connecting and answering

@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from distributor.preflight.findings import Said, gathered, quoted
-from distributor.preflight.proof import Picture, Proof, brief
+from distributor.preflight.proof import Proof
+from distributor.preflight.reading import Picture, brief
 from distributor.rendering import is_web
 
 SAYS_NOTHING = re.compile(
