@@ -1,5 +1,7 @@
 """Preflight: each check finds its own, on its line, and leaves alone what looks alike."""
 
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -724,7 +726,44 @@ def site() -> Iterator[str]:
     server.server_close()
 
 
+CERTS = Path(__file__).parent / "channels" / "certs"
+
+
+@pytest.fixture
+def secure_site(site: str) -> Iterator[str]:
+    """The same behind TLS, with a certificate for "localhost" alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTS / "localhost.pem", CERTS / "localhost.key")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"localhost:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 class TestOnline:
+    def test_the_certificate_is_that_of_the_name_in_the_link(
+        self, secure_site: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The connection goes to the address that was looked at, the name is checked all the same."""
+        trusting = ssl.create_default_context(cafile=CERTS / "localhost.pem")
+        with httpx.Client(timeout=5, verify=trusting) as client:
+            assert online.ask(client, f"https://{secure_site}/200", lambda _: True) == online.Answer()
+            real = socket.getaddrinfo
+            told = {"other.example": "localhost"}  # what a name server could say of any name
+            monkeypatch.setattr(
+                "socket.getaddrinfo", lambda host, *a, **k: real(told.get(host, host), *a, **k)
+            )
+            other = online.ask(
+                client, f"https://{secure_site.replace('localhost', 'other.example')}/200", lambda _: True
+            )
+        assert "Hostname mismatch" in other.trouble
+        with httpx.Client(timeout=5) as client:
+            assert "self-signed" in online.ask(client, f"https://{secure_site}/200", lambda _: True).trouble
+
     def test_what_is_gone_and_what_does_not_say(self, site: str) -> None:
         body = "\n".join(
             f"[{path}]({site}/{path})" for path in ("200", "404", "head-405", "to//404", "503", "200#part")
