@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from rendering_samples import EVERYTHING, SAMPLES, ZONE, make_newsletter, make_post, shared_posts
 from services import ROOT
 
+from distributor.bootstrap import build
+from distributor.dispatch import inspect
 from distributor.errors import PostError
 from distributor.model import Message, Post
 from distributor.posts import load_posts, read_post
@@ -36,6 +38,7 @@ from distributor.preflight import (
 )
 from distributor.preflight.repeats import similarity
 from distributor.rendering import local_day
+from distributor.settings import load_settings
 
 DAY = date(2026, 3, 5)  # a Thursday
 HEAD = """---
@@ -590,11 +593,13 @@ GOOD = [post for post in load_posts(ROOT / "posts", ZONE).posts if not post.draf
 class TestGoodPosts:
     @pytest.mark.parametrize("post", GOOD, ids=lambda post: post.slug)
     def test_our_own_have_neither_errors_nor_warnings(self, post: Post) -> None:
-        day = local_day(post, NEWSLETTER)
-        assert day is not None
-        facts = Facts(recent=recent_posts(ROOT / "posts", post, NEWSLETTER, day))
-        found = examine(read_proof(post, NEWSLETTER, day, facts))
-        assert [str(one) for one in found if one.severity is not Severity.NOTE] == []
+        """As every send checks them: rendered on all channels of the example configuration, beside the other posts."""
+        distributor = build(load_settings(ROOT, {}))
+        newsletter = distributor.settings.newsletter(None)
+        inspection = inspect(distributor.engine, newsletter, post, local_day(post, newsletter) or DAY)
+        distributor.close()
+        assert {message.channel for message in inspection.messages} == {"email", "telegram", "wecom"}
+        assert [str(one) for one in inspection.findings if one.severity is not Severity.NOTE] == []
 
     def test_real_newsletters_have_no_errors(self) -> None:
         for post in shared_posts():

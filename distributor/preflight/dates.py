@@ -12,7 +12,8 @@ from distributor.preflight.reading import Line
 
 FURTHEST_AHEAD = timedelta(days=2)
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+# strftime would follow the server's locale
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 HAN_DAYS = "一二三四五六日"
 
 _MONTH = (
@@ -129,7 +130,7 @@ def weekday(proof: Proof) -> Iterator[Said]:
         for written in dates_in(line.text, proof.dated) if WEEKDAY.search(line.text) else ():
             said = _weekday_beside(line.text, written)
             if said is not None and written.sure and said != written.day.weekday():
-                text = f"{written.day} is a {written.day:%A}, not a {date(2024, 1, said + 1):%A}"
+                text = f"{written.day} is a {DAYS[written.day.weekday()]}, not a {DAYS[said]}"
                 yield Said(line.number or None, text)
 
 
@@ -145,7 +146,7 @@ def _weekday_beside(text: str, written: Written) -> int | None:
         return None
     if match["han"]:
         return HAN_DAYS.index(match["han"].replace("天", "日"))
-    return DAYS.index(match["name"][:3].lower())
+    return next(number for number, name in enumerate(DAYS) if name[:3].lower() == match["name"].lower())
 
 
 def copyright_year(proof: Proof) -> Iterator[Said]:
