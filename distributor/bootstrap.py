@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,13 @@ from distributor.dispatch.engine import HostPictures, leave_pictures
 from distributor.errors import ServiceDown
 from distributor.journal import Journals
 from distributor.ledger import Ledger
+from distributor.model import Post
 from distributor.notices import Notices
 from distributor.pacing import MemoryPacer, Pacer
+from distributor.preflight import Facts, recent_posts
 from distributor.schedule import Scheduler
 from distributor.sentlog import SentLog
-from distributor.settings import Retention, Settings
+from distributor.settings import Newsletter, Retention, Settings
 
 if TYPE_CHECKING:
     from distributor.doctor import Finding
@@ -79,6 +81,7 @@ def build(
         sent_log=sent_log,
         host_pictures=_host_pictures(settings),
         wake=wake,
+        facts=lambda newsletter, post, day: facts_of(settings, newsletter, post, day),
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
     alerts = Alerts(settings=settings, channels=channels, notices=notices)
@@ -144,6 +147,14 @@ def policy_of(settings: Settings, channel: str) -> Policy:
     if table is None:
         return Policy()
     return Policy(retry=table.retry, on_unconfirmed=table.on_unconfirmed)
+
+
+def facts_of(settings: Settings, newsletter: Newsletter, post: Post, day: date) -> Facts:
+    """What the checks of a post know besides it."""
+    return Facts(
+        recent=recent_posts(settings.path(newsletter.posts), post, newsletter, day),
+        mail_hosts=[relay.host for relay in settings.email.all_relays if "email" in newsletter.channels],
+    )
 
 
 def findings(settings: Settings, database: Database) -> Iterator["Finding"]:

@@ -14,10 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from distributor.alerts import Alerts
-from distributor.dispatch import AudienceHeld, Engine, Swept, open_issue, sweep, write_audience
+from distributor.dispatch import AudienceHeld, Engine, Swept, inspect, open_issue, sweep, write_audience
 from distributor.errors import PostError, RequestRefused, ServiceDown
 from distributor.model import DeliveryState, Issue, IssueState, OpenedBy, Tally
 from distributor.posts import Pick, PickVerdict, pick_post
+from distributor.preflight import Finding, Severity
 from distributor.settings import Newsletter
 
 log = logging.getLogger(__name__)
@@ -140,17 +141,26 @@ class Scheduler:
             return
         TAKES[turn.phase](self, turn, now)
 
-    def _ahead(self, turn: Turn, _now: datetime) -> None:
+    def _ahead(self, turn: Turn, now: datetime) -> None:
         if not self._record(turn, Decision.CHECKED, "the checks before the send"):
             return
-        if wrong := self.check():
+        if wrong := [*self.check(), *self._wrong_with_post(turn, now)]:
             self.alerts.tell(
                 f"check:{turn.newsletter.slug}:{turn.day}",
                 f"{turn.newsletter.slug} {turn.day}: something will go wrong at {_clock(turn)}",
                 "The checks before the send found:\n\n"
                 + "\n".join(wrong)
-                + "\n\nSee all of them: distributor doctor",
+                + "\n\nSee all of them: distributor doctor   and   distributor check",
             )
+
+    def _wrong_with_post(self, turn: Turn, now: datetime) -> Sequence[str]:
+        """What would stop the day's post, if it is there already: half an hour is enough to mend it."""
+        newsletter = turn.newsletter
+        pick = pick_post(self.folder(newsletter), turn.day, newsletter.zone, now=now)
+        if pick.post is None:
+            return [pick.detail] if pick.verdict in {PickVerdict.BROKEN, PickVerdict.AMBIGUOUS} else []
+        inspection = inspect(self.engine, newsletter, pick.post, turn.day)
+        return [str(finding) for finding in inspection.of(Severity.ERROR)]
 
     def _due(self, turn: Turn, now: datetime) -> None:
         newsletter = turn.newsletter
@@ -182,9 +192,15 @@ class Scheduler:
 
     def _open(self, turn: Turn, _now: datetime, pick: Pick) -> None:
         assert pick.post is not None
+        warnings: list[Finding] = []
         try:
             issue, opened = open_issue(
-                self.engine, turn.newsletter, pick.post, turn.day, by=OpenedBy.SCHEDULER
+                self.engine,
+                turn.newsletter,
+                pick.post,
+                turn.day,
+                by=OpenedBy.SCHEDULER,
+                tell=warnings.append,
             )
         except (PostError, AudienceHeld, RequestRefused) as error:
             self._hold(turn, str(error))
@@ -193,11 +209,12 @@ class Scheduler:
             return
         self._record(turn, Decision.OPENED, f"issue {issue.id}: {pick.post.slug}")
         if issue.state is IssueState.WAITING:
-            self._ask_for_approval(turn, issue)
+            self._ask_for_approval(turn, issue, warnings)
         else:
             write_audience(self.engine, issue)
 
-    def _ask_for_approval(self, turn: Turn, issue: Issue) -> None:
+    def _ask_for_approval(self, turn: Turn, issue: Issue, warnings: Sequence[Finding] = ()) -> None:
+        found = "".join(f"{finding}\n" for finding in warnings)
         schedule = turn.newsletter.schedule
         by_itself = (
             f"Without an answer it goes out by itself in {schedule.approval_deadline}.\n"
@@ -207,7 +224,8 @@ class Scheduler:
         self.alerts.tell(
             f"approval:{issue.id}",
             f"{turn.newsletter.slug} {turn.day}: issue {issue.id} waits for your approval",
-            f"{issue.title}\n\n{by_itself}Look:     distributor preview {issue.slug}\nApprove:  distributor approve {issue.id}\n"
+            f"{issue.title}\n\n{found}{by_itself}Look:     distributor preview {issue.slug}\n"
+            f"Check:    distributor check {issue.slug}\nApprove:  distributor approve {issue.id}\n"
             f"Stop it:  distributor cancel {issue.id}",
         )
 

@@ -488,6 +488,12 @@ class AudienceGuard(Frozen):
     )
 
 
+class PreflightSettings(Frozen):
+    """`[preflight]`: checks of `distributor check`, by name, that this newsletter does without."""
+
+    ignore: tuple[OneLine, ...] = ()
+
+
 class Newsletter(Frozen):
     """`newsletters/<slug>.toml`."""
 
@@ -506,6 +512,7 @@ class Newsletter(Frozen):
     schedule: Schedule = Schedule()
     audience: AudienceGuard = AudienceGuard()
     canary: Canary = Canary()
+    preflight: PreflightSettings = PreflightSettings()
     channel_settings: Channels = Field(Channels(), alias="channels")
 
     @property

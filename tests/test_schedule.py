@@ -424,6 +424,10 @@ class TestHeld:
     def test_a_post_that_cannot_be_sent_well(self, stage: Stage) -> None:
         path = stage.write_post(text=POST + "\n[nowhere](ftp://example.com/x)\n\n![](missing-picture.png)\n")
         self.hold(stage, f"{path}:")
+        assert f"{path}:8: error: link-nowhere: a link to nowhere: 'ftp://example.com/x'" in stage.body
+        assert (
+            f"\n{path}:10: error: picture-nowhere: a picture to nowhere: 'missing-picture.png'" in stage.body
+        )
         stage.write_post()
         self.goes_out_by_itself(stage)
 
@@ -497,6 +501,17 @@ class TestChecksAhead:
         assert "distributor doctor" in stage.body
         assert stage.checks == 1
 
+    def test_a_post_that_would_be_held_is_told_as_well(self, stage: Stage) -> None:
+        path = stage.write_post(text=POST + "\n（待补）\n")
+        stage.tick(-30)
+        assert stage.told == ["something will go wrong at 07:30 Asia/Shanghai"]
+        assert f'{path}:8: error: placeholder: "（待补）" was left for later' in stage.body
+
+    def test_and_a_file_that_cannot_be_read(self, stage: Stage) -> None:
+        path = stage.write_post(text="---\ntitle: [\ndate: {day}\n---\n\nx\n")
+        stage.tick(-30)
+        assert f"{path}:" in stage.body
+
     def test_when_all_is_well_nothing_is_told(self, stage: Stage) -> None:
         stage.tick(-30)
         assert (stage.checks, stage.told) == (1, [])
@@ -525,6 +540,8 @@ class TestApproval:
         assert stage.state is IssueState.WAITING
         assert stage.told == ["issue 1 waits for your approval"]
         assert "Approve:  distributor approve 1" in stage.body
+        assert f"{stage.project.root}/posts/today.md:6: warning: words-few: " in stage.body
+        assert "Check:    distributor check today" in stage.body
         assert "by itself" not in stage.body
         assert self.sent(stage, after=60) == 0
         assert stage.distributor.ledger.approve(1, "chen")

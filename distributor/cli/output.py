@@ -49,6 +49,11 @@ def complain(error: Exception | str) -> int:
     return next((status for kind, status in STATUS if isinstance(error, kind)), 1)
 
 
+def warn(warning: object) -> None:
+    """What does not stop the command, on standard error: standard output stays what it was."""
+    err.print(str(warning), markup=False)
+
+
 def say(text: str = "") -> None:
     out.print(text, markup=False)
 

@@ -12,7 +12,7 @@ import typer
 
 from distributor.cli.context import distributor_of, hint, program, settings_of
 from distributor.cli.deliver import conclude, deliver
-from distributor.cli.output import AsJson, NewsletterName, duration, print_json, print_table, say
+from distributor.cli.output import AsJson, NewsletterName, duration, print_json, print_table, say, warn
 from distributor.errors import RequestRefused
 from distributor.model import Issue, IssueState, OpenedBy, Post
 
@@ -62,7 +62,7 @@ def preview(
     Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt and summary.json (sizes against
     each platform's limits).
     """
-    from distributor.dispatch import render  # noqa: PLC0415 - cli/__init__.py
+    from distributor.dispatch import findings_of, render  # noqa: PLC0415 - cli/__init__.py
     from distributor.posts import find_post  # noqa: PLC0415 - cli/__init__.py
     from distributor.preview import write_preview  # noqa: PLC0415 - cli/__init__.py
 
@@ -71,14 +71,16 @@ def preview(
         found = find_post(distributor.settings.path(chosen.posts), post, chosen.zone)
         messages = render(distributor.engine, chosen, found, fetch=pictures)
         summary = write_preview(messages, out)
+        today = datetime.now(chosen.zone).date()
+        findings = findings_of(distributor.engine, chosen, found, today, messages)
     if as_json:
         print_json(summary)
         return
     columns = ("channel", "variant", "part", "characters", "utf16_units", "entities", "utf8_bytes")
     print_table(columns, [[row.get(name) for name in columns] for row in summary], numbers=columns[2:])
-    for message in messages:
-        for warning in message.warnings:
-            say(f"warning: {message.channel}: {warning}")
+    for finding in findings:
+        if finding.severity != "note":
+            say(str(finding))
     say(f"written to {out}/")
 
 
@@ -111,7 +113,13 @@ def send(
     Plain `send` takes the day's place: the scheduler will not open another, and a second `send` goes on with what is
     left of this one.
     """
-    from distributor.dispatch import open_issue, planned_sizes, render, test_send  # noqa: PLC0415 - cli/__init__.py
+    from distributor.dispatch import (  # noqa: PLC0415 - cli/__init__.py
+        inspect_to_send,
+        open_issue,
+        planned_sizes,
+        tell_warnings,
+        test_send,
+    )
     from distributor.ledger import once_only  # noqa: PLC0415 - cli/__init__.py
 
     patience = duration(wait, "--wait")
@@ -127,7 +135,7 @@ def send(
             raise typer.Exit(_go_on(distributor, issue, patience, dry_run=dry_run))
         found = _choose(distributor.settings, chosen, post, day)
         if test_to:
-            receipts = test_send(distributor.engine, chosen, found, channel, test_to)
+            receipts = test_send(distributor.engine, chosen, found, channel, test_to, tell=warn)
             say(f"test sent to {test_to} ({len(receipts)} message(s)); no issue was opened")
             return
         if before := distributor.ledger.sent_as(chosen.slug, found.slug):
@@ -135,14 +143,19 @@ def send(
                 raise RequestRefused(once_only(before))
             raise typer.Exit(_go_on(distributor, before, patience, dry_run=dry_run))
         if dry_run:
-            _show_plan(
-                found,
-                planned_sizes(distributor.engine, chosen),
-                len(render(distributor.engine, chosen, found)),
-            )
+            inspection = inspect_to_send(distributor.engine, chosen, found, day)
+            tell_warnings(inspection, warn)
+            _show_plan(found, planned_sizes(distributor.engine, chosen), len(inspection.messages))
             return
         issue, _ = open_issue(
-            distributor.engine, chosen, found, day, by=OpenedBy.PERSON, extra=extra, guarded=not anyway
+            distributor.engine,
+            chosen,
+            found,
+            day,
+            by=OpenedBy.PERSON,
+            extra=extra,
+            guarded=not anyway,
+            tell=warn,
         )
         say(f"{chosen.slug} {day}: issue {issue.id}: {issue.title}")
         raise typer.Exit(deliver(distributor, issue, patience=patience))
@@ -175,7 +188,9 @@ def rehearse(
         say(f"copying the audience of {chosen.slug} …")
         copy_audience(real, distributor, chosen.slug)
         day = datetime.now(chosen.zone).date()
-        issue, _ = open_issue(distributor.engine, chosen, found, day, by=OpenedBy.PERSON, guarded=False)
+        issue, _ = open_issue(
+            distributor.engine, chosen, found, day, by=OpenedBy.PERSON, guarded=False, tell=warn
+        )
         status = deliver(distributor, issue, patience=REHEARSAL, kept=False)
     say(
         "nobody got anything: it all went to the sandbox"

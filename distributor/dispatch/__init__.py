@@ -2,6 +2,7 @@
 
 from distributor.dispatch.draining import drain
 from distributor.dispatch.engine import Engine, Policy, Stop, placeholder_values
+from distributor.dispatch.inspecting import Inspection, findings_of, inspect, inspect_to_send, tell_warnings
 from distributor.dispatch.opening import (
     AudienceHeld,
     guard_audience,
@@ -19,12 +20,16 @@ from distributor.dispatch.test_send import test_send
 __all__ = [
     "AudienceHeld",
     "Engine",
+    "Inspection",
     "Policy",
     "ResendPlan",
     "Stop",
     "Swept",
     "drain",
+    "findings_of",
     "guard_audience",
+    "inspect",
+    "inspect_to_send",
     "open_issue",
     "placeholder_values",
     "plan_resend",
@@ -34,6 +39,7 @@ __all__ = [
     "resend",
     "sweep",
     "takes_subscribers",
+    "tell_warnings",
     "test_send",
     "write_audience",
 ]

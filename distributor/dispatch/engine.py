@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Literal, Protocol
 
 from distributor.audience import Audience
@@ -12,6 +13,7 @@ from distributor.journal import Journals
 from distributor.ledger import Ledger
 from distributor.model import Post
 from distributor.pacing import Pacer
+from distributor.preflight import Facts
 from distributor.sentlog import SentLog
 from distributor.settings import EngineSettings, Newsletter, Retry
 
@@ -70,6 +72,8 @@ class Engine:
     sleep: Callable[[float], None] = time.sleep
     #: Called with a channel as soon as there is something new to send on it.
     wake: Callable[[str], None] = lambda _channel: None
+    #: What the checks of a post know besides it.
+    facts: Callable[[Newsletter, Post, date], Facts] = lambda *_: Facts()
 
 
 def placeholder_values(base_url: str, issue_id: int, token: str | None) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from functools import partial
 from distributor.audience import AudienceQuery, active, behind, of_domains
 from distributor.channels import EVERYBODY, Channel
 from distributor.dispatch.engine import Engine
+from distributor.dispatch.inspecting import Tell, inspect_to_send, tell_warnings
 from distributor.errors import RequestRefused
 from distributor.ledger import WINDOW, LeaseLost, NewIssue
 from distributor.model import Issue, Message, OpenedBy, Post, Recipient
@@ -50,18 +51,21 @@ def open_issue(
     by: OpenedBy,
     extra: bool = False,
     guarded: bool = True,
+    tell: Tell = lambda _finding: None,
 ) -> tuple[Issue, bool]:
-    """(the issue, whether this call opened it). Renders, freezes the messages, and takes the day's place.
+    """(the issue, whether this call opened it). Renders and checks, freezes the messages, and takes the day's place.
+
+    `tell` gets the warnings of the checks.
 
     Raises:
-        PostError: the post cannot be sent well.
+        PostError: the post cannot be sent well, or a check found an error.
         AudienceHeld: nobody, or far fewer than last time (`guarded=False` sends all the same).
         RequestRefused: the post already went out.
     """
     number = engine.ledger.next_extra(newsletter.slug, day) if extra else 0
     if not extra and (existing := engine.ledger.issue_of(newsletter.slug, day)):
         return existing, False
-    rendered = render(engine, newsletter, post, fetch=True)
+    inspection = inspect_to_send(engine, newsletter, post, day)
     if guarded:
         guard_audience(engine, newsletter)
     schedule = newsletter.schedule
@@ -76,7 +80,7 @@ def open_issue(
             post_hash=post.hash,
             opened_by=by,
             expires_in=schedule.expires,
-            messages=rendered,
+            messages=inspection.messages,
             channels=newsletter.channels,
             waits_for_approval=waits,
             approval_in=schedule.approval_deadline
@@ -85,6 +89,7 @@ def open_issue(
         )
     )
     if opened:
+        tell_warnings(inspection, tell)
         log.info(
             "issue_opened issue=%s newsletter=%s day=%s post=%s", issue.id, newsletter.slug, day, post.slug
         )

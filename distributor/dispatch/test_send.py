@@ -6,27 +6,35 @@ from datetime import UTC, datetime
 from distributor.audience import normalise
 from distributor.channels import Channel
 from distributor.dispatch.engine import Engine, placeholder_values
+from distributor.dispatch.inspecting import Tell, inspect_to_send, tell_warnings
 from distributor.errors import RequestRefused
 from distributor.model import DeliveryId, Message, Parcel, Post, Receipt, Recipient
 from distributor.settings import Newsletter
 
 
 def test_send(
-    engine: Engine, newsletter: Newsletter, post: Post, channel: str, address: str
+    engine: Engine,
+    newsletter: Newsletter,
+    post: Post,
+    channel: str,
+    address: str,
+    *,
+    tell: Tell = lambda _finding: None,  # noqa: PT028 - a story, no test
 ) -> Sequence[Receipt]:
-    """Sends the post to one address, marked as a test; opens no issue. Raises SendError, RequestRefused, PostError."""
+    """Sends the post to one address, marked as a test; opens no issue. Raises PostError, SendError, RequestRefused.
+
+    `tell` gets the warnings of the checks.
+    """
     recipient = _test_recipient(engine.channels[channel], newsletter, address)
-    hosted = engine.host_pictures(post, fetch=True)
-    rendered = [
-        message
-        for message in engine.channels[channel].render(hosted, newsletter)
-        if message.variant == recipient.variant
-    ]
     now = datetime.now(UTC)
+    today = now.astimezone(newsletter.zone).date()
+    inspection = inspect_to_send(engine, newsletter, post, today, [channel])
+    rendered = [message for message in inspection.messages if message.variant == recipient.variant]
     if not rendered:
         raise RequestRefused(
             f"{channel} has no destination {address!r}; see the newsletter's [channels.{channel}]"
         )
+    tell_warnings(inspection, tell)
     receipts = []
     with engine.channels[channel].open(engine.channels[channel].relays[0].name) as transport:
         for message in rendered:

@@ -73,7 +73,7 @@ def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object
     return f"<sup>[{tokens[index].meta['id'] + 1}]</sup>"
 
 
-def _build_markdown() -> MarkdownIt:
+def build_markdown() -> MarkdownIt:
     markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
     markdown.inline.ruler.at("emphasis", _emphasis)
     markdown.add_render_rule("image", write_picture)
@@ -89,7 +89,7 @@ def _build_markdown() -> MarkdownIt:
     return markdown
 
 
-MARKDOWN = _build_markdown()
+MARKDOWN = build_markdown()
 
 
 def parse(post: Post) -> Document:
