@@ -10,6 +10,7 @@ from distributor.rendering.cutting import (
     HAN,
     SENTENCE_END,
     cut,
+    cut_text,
     display_width,
     escape_text,
     longest_prefix,
@@ -22,6 +23,7 @@ from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
 from distributor.rendering.markdown import Document, is_web, parse
 from distributor.rendering.outline import Item, Outline, Section, first_sentence, links_in, outline
 from distributor.rendering.raw_html import HtmlReader
+from distributor.rendering.summary import description, summary
 from distributor.rendering.templates import template_environment
 from distributor.rendering.text import (
     indent,
@@ -60,6 +62,8 @@ __all__ = [
     "Wording",
     "ai_label",
     "cut",
+    "cut_text",
+    "description",
     "display_width",
     "escape_text",
     "first_sentence",
@@ -78,6 +82,7 @@ __all__ = [
     "picture_alt",
     "safe_cut",
     "squeeze",
+    "summary",
     "table_rows",
     "template_environment",
     "text_and_address",

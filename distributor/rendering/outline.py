@@ -1,18 +1,24 @@
-"""A post's skeleton: lead, sections, items, links; for forms that have no room for all of it."""
+"""A post's skeleton: lead, sections, items, links; for forms that have no room for all of it.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Editors write news in many shapes: lists, bold lines, `**name**: text`, "1、…" paragraphs, a heading for each piece,
+tables of links. Each shape is read into the same `Item`; what is no piece of news stays out.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
 
 from markdown_it.tree import SyntaxTreeNode
 
-from distributor.rendering.cutting import SENTENCE_END
+from distributor.rendering.cutting import SENTENCE_END, display_width
 from distributor.rendering.markdown import Document
 from distributor.rendering.text import inline_text, squeeze
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One piece of news: a list item, or a bold line with the paragraph below it."""
+    """One piece of news: its title on one line, its text, and where it leads."""
 
     title: str
     body: str = ""
@@ -21,7 +27,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and its items; the heading is empty before the first one."""
+    """A heading and its items; the heading is empty before the first one, and above items that are headings themselves."""
 
     heading: str
     items: Sequence[Item]
@@ -29,9 +35,13 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """A post's skeleton, for forms that have no room for it all."""
+    """A post's skeleton, for forms that have no room for it all.
+
+    `lead` is the first paragraph that says something, wherever it stands; `introduction` is the same before any item.
+    """
 
     lead: str
+    introduction: str = ""
     sections: Sequence[Section]
     links: Sequence[str]
 
@@ -44,61 +54,404 @@ class Outline:
 
 def outline(document: Document) -> Outline:
     """The lead paragraph, sections with their items, and all links in order."""
-    lead, heading, items = "", "", list[Item]()
-    sections, title = list[Section](), None
-    for node in document.tree.children:
-        if node.type == "heading":
-            sections.append(Section(heading=heading, items=items))
-            heading, items = squeeze(inline_text(node)), []
-        elif node.type in {"bullet_list", "ordered_list"}:
-            items.extend(item for child in node.children if (item := _list_item(child)).title)
-        elif node.type == "paragraph":
-            text = squeeze(_text_without_pictures(node))
-            if _is_bold_line(node):
-                items.append(Item(title=text, links=links_in(node)))
-            elif title is not None:
-                items[-1] = Item(title=title.title, body=text, links=[*title.links, *links_in(node)])
-            lead = lead or ("" if _is_bold_line(node) else text)
-        title = items[-1] if node.type == "paragraph" and _is_bold_line(node) else None
-    sections.append(Section(heading=heading, items=items))
-    kept = [section for section in sections if section.heading or section.items]
-    return Outline(lead=lead, sections=kept, links=links_in(document.tree))
+    parts = _parts(document.tree)
+    introduction = next((part.opening for part in parts if part.introduces and part.opening), "")
+    lead = introduction or next((part.first for part in parts if part.first), "")
+    return Outline(
+        lead=without_greeting(lead),
+        introduction=without_greeting(introduction),
+        sections=_merged([section for part in parts for section in part.as_sections()]),
+        links=links_in(document.tree),
+    )
 
 
 def links_in(node: SyntaxTreeNode) -> list[str]:
     return [str(found.attrs["href"]) for found in node.walk() if found.type == "link"]
 
 
-def _is_bold_line(node: SyntaxTreeNode) -> bool:
-    inline = node.children[0].children
-    return [child.type for child in inline if child.type != "text" or child.content.strip()] == ["strong"]
+def first_sentence(text: str) -> str:
+    return next((part.strip() for part in SENTENCE_END.split(text) if part.strip()), "")
 
 
-def _text_without_pictures(node: SyntaxTreeNode) -> str:
-    if node.type == "image":
+# What a paragraph says
+
+#: Around a link's text, while a paragraph is read: no post has these, `parse` takes controls out.
+_OPEN, _SHUT = "\x02", "\x03"
+_LINK = f"{_OPEN}[^{_OPEN}{_SHUT}]*{_SHUT}"
+#: What links are called that only name themselves: kept as links, and nothing to read.
+_SOURCE = (
+    r"(?:消息|信息|新闻|文章|项目|官方|论文|参考|原文)?(?:来源|链接|原文|出处|详情|地址)\s?\d{0,2}"
+    r"|(?:阅读|查看|了解|点击)(?:原文|全文|详情|更多|这里|此处|链接)|全文|传送门"
+    r"|via|sources?|links?|read more|more|details|here|\d{1,2}"
+)
+_SOURCE_LINK = re.compile(rf"{_OPEN}[\s\[【（(>👉🔗]*(?:{_SOURCE})[\s→↗»>\]】）)]*{_SHUT}", re.IGNORECASE)
+#: Links behind the last sentence, with the brackets and bars around them.
+_LINKS_BEHIND = re.compile(
+    rf"(?<=[。！？!?…”])[\s（(【\[]*{_LINK}(?:[\s|｜/、，,·]*{_LINK})*[\s）)】\].。]*$"
+)
+_EMPTY_BRACKETS = re.compile(
+    r"\s*[（(【\[][\s、，,;；|｜]*(?:(?:来源|via|source)[\s:：]*)?[）)】\]]", re.IGNORECASE
+)
+_DANGLING = " \t|｜·→>🔗👉-–—"
+
+
+def _said(node: SyntaxTreeNode) -> str:
+    """A paragraph's text on one line, without pictures, footnote marks, and links that only name a source."""
+    marked = squeeze(_marked(node))
+    text = _EMPTY_BRACKETS.sub("", _LINKS_BEHIND.sub("", _SOURCE_LINK.sub("", marked)))
+    return _unmarked(text).rstrip(_DANGLING).strip()
+
+
+def _marked(node: SyntaxTreeNode) -> str:
+    if node.type in {"image", "footnote_ref"}:
         return ""
-    return (
-        inline_text(node)
-        if not node.children or node.type == "link"
-        else "".join(map(_text_without_pictures, node.children))
-    )
+    if not node.children:
+        return inline_text(node)
+    inner = "".join(map(_marked, node.children))
+    return f"{_OPEN}{inner}{_SHUT}" if node.type == "link" and inner.strip() else inner
+
+
+def _unmarked(text: str) -> str:
+    return text.replace(_OPEN, "").replace(_SHUT, "")
+
+
+_MOMENT = re.compile(r"[\d\s:.,/TZ+年月日时分秒星期周一二三四五六七八九十天第|·（()）、—-]+")
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a paragraph says something: it is neither a date or number nor the announcement of a list."""
+    return bool(text) and not _MOMENT.fullmatch(text) and not text.endswith(("：", ":"))
+
+
+_GREETING = re.compile(
+    r"(?:大家好|各位(?:读者|朋友|同学|听众)?(?:们)?(?:大家)?好?|早上好|早安|下午好|晚上好|你好|您好|朋友们好?"
+    r"|(?:hello|hi|hey|dear|welcome|good (?:morning|evening|afternoon))\b)[^，,。.!！]{0,60}"
+    r"(?:[，,]\s*(?:欢迎|这里是|我是|welcome|this is|everyone|all|there|readers?)[^，,。.!！]{0,60})?[!！。.~～]\s*",
+    re.IGNORECASE,
+)
+
+
+def without_greeting(text: str) -> str:
+    """Without a first sentence that does nothing but greet, when more follows."""
+    match = _GREETING.match(text)
+    return text[match.end() :] if match and match.end() < len(text) else text
+
+
+# Titles
+
+#: "1. ", "1、", "一、", "①" before a title. A dot needs a blank behind it: "3.5" is a number.
+_ENUMERATOR = re.compile(r"^(?:\d{1,2}\s?[、．]|\d{1,2}[.)]\s+|[一二三四五六七八九十]{1,3}、|[①-⑳])\s*")
+#: Paragraphs that begin like this are items; Markdown itself makes lists of "1. ".
+_NUMBERED = re.compile(r"^(?:\d{1,2}\s?[、．]|[①-⑳])")
+_NAME_END = re.compile(r"：|:(?=\s)")
+#: In columns. A longer sentence may be split behind a name; a bold line that is longer is a sentence of a text.
+_SHORTEST_NAME, _LONGEST_NAME, _LONGEST_BOLD = 8, 56, 100
+_PAIRS = ("“”", "‘’", "()", "[]", "（）", "【】", "《》", "「」")
+_AFTER_TITLE = "：:。，,—–-|｜ "
+_BRACKETS = re.compile(r"[（(][^（()）]{1,16}[）)]")
+
+
+def _titled(marked: str, bold: str = "") -> tuple[str, str]:
+    """(title, the rest) of a piece of news: its bold beginning, else the link it begins with, else its first sentence."""
+    text = _unmarked(marked)
+    if bold and text.startswith(bold) and _ends_a_title(bold, text[len(bold) :]):
+        return _tidy(bold), text[len(bold) :].lstrip(_AFTER_TITLE)
+    if match := re.match(_LINK, marked):
+        name, rest = _unmarked(match[0]).strip(), _unmarked(marked[match.end() :]).rstrip()
+        if _BRACKETS.fullmatch(rest.strip()):
+            return _tidy(name + rest), ""
+        if not rest or rest.lstrip()[:1] in _AFTER_TITLE or rest.startswith(" - "):
+            return _tidy(name), rest.lstrip(_AFTER_TITLE)
+    return _by_sentence(text)
+
+
+def _ends_a_title(bold: str, rest: str) -> bool:
+    return not rest or bold[-1] in "：:。！？!?" or rest[0] in " \n：:。，,—–-|｜（(！？!?[【"
+
+
+def _by_sentence(text: str) -> tuple[str, str]:
+    title = first_sentence(text)
+    rest = text[len(title) :] if text.startswith(title) else ""
+    if display_width(title) > _LONGEST_NAME and (name := _name_of(title)):
+        return _tidy(name), (title[len(name) :] + rest).lstrip(_AFTER_TITLE)
+    return _tidy(title), rest.lstrip(_AFTER_TITLE)
+
+
+def _name_of(sentence: str) -> str:
+    """What stands before the last colon that may end a name; empty when none does."""
+    names = [sentence[: match.start()] for match in _NAME_END.finditer(sentence)]
+    fitting = [
+        name for name in names if _SHORTEST_NAME <= display_width(name) <= _LONGEST_NAME and _is_whole(name)
+    ]
+    return fitting[-1] if fitting else ""
+
+
+def _is_whole(text: str) -> bool:
+    """Whether every bracket and quotation mark that opens is shut again."""
+    return all(text.count(pair[0]) == text.count(pair[1]) for pair in _PAIRS)
+
+
+def _tidy(title: str) -> str:
+    return _ENUMERATOR.sub("", title.strip()).strip().rstrip("：:。；; ")
+
+
+# Shapes of news
+
+
+def _list_items(node: SyntaxTreeNode) -> Iterator[Item | str]:
+    """The items of a list. A string is a heading: an entry that only gathers what is listed below it."""
+    for entry in node.children:
+        inner = [child for child in entry.children if child.type in _LISTS]
+        item = _list_item(entry)
+        if inner and _gathers(entry, inner):
+            yield item.title
+            for child in inner:
+                yield from _list_items(child)
+        else:
+            yield item
+
+
+def _gathers(entry: SyntaxTreeNode, inner: Sequence[SyntaxTreeNode]) -> bool:
+    """Whether a list entry is a heading of others: it leads nowhere itself and says no more than a name; they lead on."""
+    below = [child for one in inner for child in one.children]
+    own = [child for child in entry.children if child.type == "paragraph"]
+    if len(own) != 1 or links_in(own[0]) or first_sentence(_said(own[0])) != _said(own[0]):
+        return False
+    return len(below) > 1 and all(links_in(child) and _list_item(child).title for child in below)
 
 
 def _list_item(node: SyntaxTreeNode) -> Item:
-    """A bold beginning is the title; else the first sentence is."""
-    paragraphs = [child.children[0] for child in node.children if child.type == "paragraph"]
+    """An entry without text of its own has no title."""
+    paragraphs = [child for child in node.children if child.type == "paragraph"]
     if not paragraphs:
-        return Item(title="")
-    text = squeeze(_text_without_pictures(paragraphs[0]))
-    parts = [child for child in paragraphs[0].children if child.type != "text" or child.content.strip()]
-    bold = squeeze(inline_text(parts[0])) if parts and parts[0].type == "strong" else ""
-    title = bold or first_sentence(text)
-    rest = [text[len(title) :] if text.startswith(title) else "", *map(inline_text, paragraphs[1:])]
-    body = squeeze(" ".join(rest)).lstrip("：:。 ")
-    if body == squeeze(" ".join(inline_text(found) for found in node.walk() if found.type == "link")):
-        body = ""  # a source at the end of the line; its link is kept
-    return Item(title=title.rstrip("：:。 "), body=body, links=links_in(node))
+        return Item(title="", links=links_in(node))
+    item = _item(paragraphs[0])
+    further = [text for child in paragraphs[1:] if (text := _said(child))]
+    if not item.body and not further:
+        inner = [child for one in node.children if one.type in _LISTS for child in one.children]
+        further = [text for child in inner if (text := _first_paragraph(child))][:1]
+    body = squeeze(" ".join([item.body, *further]))
+    return Item(title=item.title, body=body, links=links_in(node))
 
 
-def first_sentence(text: str) -> str:
-    return next((part.strip() for part in SENTENCE_END.split(text) if part.strip()), "")
+def _first_paragraph(node: SyntaxTreeNode) -> str:
+    return next((_said(child) for child in node.children if child.type == "paragraph"), "")
+
+
+def _item(paragraph: SyntaxTreeNode) -> Item:
+    said, marked = _said(paragraph), squeeze(_marked(paragraph))
+    if not said:
+        return Item(title="", links=links_in(paragraph))
+    # Links tell where a title ends, as long as nothing was taken out of the text.
+    source = marked if said == _unmarked(marked) else said
+    if match := _ENUMERATOR.match(source) if _NUMBERED.match(source) else None:
+        source = source[match.end() :]
+    title, body = _titled(source, _bold_beginning(paragraph))
+    return Item(title=title, body="" if body.strip(" 。.") == "" else body, links=links_in(paragraph))
+
+
+def _bold_beginning(paragraph: SyntaxTreeNode) -> str:
+    parts = _visible_parts(paragraph)
+    return squeeze(_unmarked(_marked(parts[0]))) if parts and parts[0].type == "strong" else ""
+
+
+def _visible_parts(paragraph: SyntaxTreeNode) -> Sequence[SyntaxTreeNode]:
+    inline = paragraph.children[0].children if paragraph.children else []
+    return [child for child in inline if child.type != "text" or child.content.strip()]
+
+
+def _is_bold_line(node: SyntaxTreeNode) -> bool:
+    """A bold line is a title, unless it is long or ends like a sentence: then a text stresses it."""
+    parts = _visible_parts(node)
+    if [part.type for part in parts] != ["strong"]:
+        return False
+    text = squeeze(inline_text(parts[0]))
+    return display_width(text) <= _LONGEST_BOLD and not text.endswith(("。", "；", "."))
+
+
+def _has_bold_name(node: SyntaxTreeNode) -> bool:
+    """ "**Name**: text", or the colon inside."""
+    bold, text = _bold_beginning(node), squeeze(inline_text(node))
+    rest = text[len(bold) :].lstrip()
+    return bool(bold) and bool(rest) and (bold[-1] in "：:" or rest[0] in "：:")
+
+
+def _table_items(node: SyntaxTreeNode) -> Iterator[Item]:
+    """The rows of a table of links; a table of numbers has none."""
+    for part in node.children:
+        for row in part.children if part.type == "tbody" else ():
+            cells = [text for cell in row.children if (text := _said(cell)) and re.search(r"[^\W\d_]", text)]
+            if cells and links_in(row):
+                yield Item(
+                    title=_tidy(cells[0]), body=max(cells[1:], key=len, default=""), links=links_in(row)
+                )
+
+
+_LISTS = frozenset({"bullet_list", "ordered_list"})
+
+# Parts
+
+#: Headings above a paragraph that introduces the whole post.
+_INTRODUCTION = re.compile(
+    r"\W*(?:今日|本期|本周|每日)?(?:看点|导读|导语|摘要|速读|提要|编者按|前言|写在前面)\W*"
+    r"|\W*(?:tl;?dr|summary|in short|editor['’]s note)\W*",
+    re.IGNORECASE,
+)
+
+#: Paragraphs of a piece of news below a heading of its own.
+_LONGEST_PIECE = 3
+
+
+@dataclass
+class _Part:
+    """What stands below one heading, while it is read."""
+
+    heading: str = ""
+    level: int = 0
+    parent: str = ""  # the heading above, when it stands over nothing but deeper headings
+    gathers: bool = False  # deeper headings follow: it is theirs
+    sections: list[Section] = field(default_factory=list)
+    prose: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    first: str = ""  # its first paragraph, be it prose or the text of an item
+    opening: str = ""  # the prose before its first item
+    is_open: bool = False  # what follows belongs to the last item
+
+    @property
+    def introduces(self) -> bool:
+        return not self.heading or bool(_INTRODUCTION.fullmatch(self.heading))
+
+    def as_sections(self) -> Sequence[Section]:
+        """Its items; when it has none but says something, its heading is one."""
+        if self.sections or not self.heading:
+            return [section for section in self.sections if section.items]
+        if self.prose and self.introduces:
+            return []
+        if self.prose and not self.gathers:
+            # Of a long text, links are references: none of them is where the title leads.
+            links = self.links if len(self.prose) <= _LONGEST_PIECE else ()
+            item = Item(title=self.heading, body=without_greeting(self.prose[0]), links=links)
+            return [Section(heading=self.parent, items=[item])]
+        return [Section(heading=self.heading, items=[])]
+
+    def add(self, found: Item | str) -> None:
+        """An item, or a heading of those that follow. Without a title it gives its links to the item before."""
+        if isinstance(found, str):
+            self.sections.append(Section(heading=found, items=[]))
+        elif found.title:
+            if not self.sections:
+                self.sections.append(Section(heading=self.heading, items=[]))
+            self._put([*self.sections[-1].items, found])
+        else:
+            self.extend("", found.links)
+
+    def extend(self, text: str, links: Sequence[str]) -> None:
+        """More of the last item, when there is one: its text is the first paragraph that says something."""
+        if not self.sections or not self.sections[-1].items:
+            return
+        self.first = self.first or (text if _is_prose(text) else "")
+        *others, last = self.sections[-1].items
+        body = last.body or (text if _is_prose(text) else "")
+        self._put([*others, replace(last, body=body, links=[*last.links, *links])])
+
+    def _put(self, items: Sequence[Item]) -> None:
+        self.sections[-1] = replace(self.sections[-1], items=items)
+
+
+def _parts(tree: SyntaxTreeNode) -> Sequence[_Part]:
+    """The post by headings."""
+    parts = [_Part()]
+    for node in tree.children:
+        if node.type == "heading":
+            parts.append(
+                _Part(heading=_tidy(_said(node) or squeeze(inline_text(node))), level=int(node.tag[1]))
+            )
+        elif read := _READERS.get(node.type):
+            read(parts[-1], node)
+    for part, following in pairwise(parts):
+        part.gathers = bool(part.heading) and following.level > part.level
+    for number, part in enumerate(parts):
+        part.parent = _parent(part, parts[:number])
+    return parts
+
+
+def _parent(part: _Part, before: Sequence[_Part]) -> str:
+    above = next((other for other in reversed(before) if other.level < part.level), None)
+    return above.heading if above and above.gathers and not above.sections else ""
+
+
+def _merged(sections: Sequence[Section]) -> Sequence[Section]:
+    """Neighbours below the same heading are one section."""
+    return [
+        Section(heading=heading, items=[item for section in group for item in section.items])
+        for heading, group in groupby(sections, key=lambda section: section.heading)
+    ]
+
+
+def _read_list(part: _Part, node: SyntaxTreeNode) -> None:
+    """Below a title that has no text yet, plain entries are its text; entries that lead on have it as their heading."""
+    found = list(_list_items(node))
+    if part.is_open and not part.sections[-1].items[-1].body:
+        title = part.sections[-1].items[-1]
+        if not links_in(node) and not title.links:
+            part.extend(_first_text(found), ())
+            return
+        if not title.links:
+            _turn_into_heading(part, title)
+    part.is_open = False
+    for one in found:
+        part.add(one)
+
+
+def _first_text(found: Sequence[Item | str]) -> str:
+    return next((" ".join(filter(None, (one.title, one.body))) for one in found if isinstance(one, Item)), "")
+
+
+def _turn_into_heading(part: _Part, title: Item) -> None:
+    last = part.sections.pop()
+    if others := last.items[:-1]:
+        part.sections.append(replace(last, items=others))
+    part.add(title.title)
+
+
+def _read_table(part: _Part, node: SyntaxTreeNode) -> None:
+    for item in _table_items(node):
+        part.is_open = False
+        part.add(item)
+
+
+def _read_paragraph(part: _Part, node: SyntaxTreeNode) -> None:
+    text = _said(node)
+    if _is_bold_line(node) or _NUMBERED.match(text) or _has_bold_name(node):
+        part.add(_item(node))
+        part.is_open = bool(part.sections)
+    elif part.is_open:
+        part.extend(text, links_in(node))
+    elif not text or text == part.heading:
+        part.extend("", links_in(node))  # a source below a list
+    elif _is_prose(text):
+        _add_prose(part, text, node)
+
+
+def _add_prose(part: _Part, text: str, node: SyntaxTreeNode) -> None:
+    part.first = part.first or text
+    part.opening = part.opening or ("" if part.sections else text)
+    part.prose.append(text)
+    part.links += links_in(node)
+
+
+def _read_quote(part: _Part, node: SyntaxTreeNode) -> None:
+    """A quotation may introduce a post; elsewhere it is no news."""
+    for child in node.children:
+        text = _said(child) if child.type == "paragraph" else ""
+        if _is_prose(text) and not part.is_open:
+            _add_prose(part, text, child)
+
+
+_READERS: Mapping[str, Callable[[_Part, SyntaxTreeNode], None]] = {
+    "bullet_list": _read_list,
+    "ordered_list": _read_list,
+    "paragraph": _read_paragraph,
+    "table": _read_table,
+    "blockquote": _read_quote,
+}
