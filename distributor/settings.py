@@ -345,10 +345,24 @@ class TelegramDestination(Frozen):
 
 
 class WecomDestination(Frozen):
-    """`[[channels.wecom.destinations]]`: a group robot."""
+    """`[[channels.wecom.destinations]]`: a group robot, and how it speaks."""
 
     name: Name
-    mode: Literal["markdown_v2", "markdown", "text"] = "markdown_v2"
+    mode: Literal["markdown_v2", "markdown", "news", "text"] = "markdown_v2"
+    mention_all: bool = Field(False, description="@all, in mode text alone: everybody's telephone rings")
+    overflow: Literal["fit", "split"] = Field(
+        "fit", description="too long for one message: shorten, or parts"
+    )
+
+    @model_validator(mode="after")
+    def asks_for_what_its_mode_has(self) -> "WecomDestination":
+        if self.mention_all and self.mode != "text":
+            raise ValueError(
+                f'`mention_all` needs mode = "text": WeCom\'s {self.mode} mentions nobody by @all'
+            )
+        if self.overflow == "split" and self.mode == "news":
+            raise ValueError('`overflow = "split"` goes with texts: a card is one message')
+        return self
 
 
 class EmailChannelSettings(Frozen):

@@ -89,8 +89,10 @@ _SOURCE_LINK = re.compile(rf"{_OPEN}[\s\[【（(>👉🔗]*(?:{_SOURCE})[\s→�
 _LINKS_BEHIND = re.compile(
     rf"(?<=[。！？!?…”])[\s（(【\[]*{_LINK}(?:[\s|｜/、，,·]*{_LINK})*[\s）)】\].。]*$"
 )
+#: Brackets that a taken link leaves, or that point at a picture.
 _EMPTY_BRACKETS = re.compile(
-    r"\s*[（(【\[][\s、，,;；|｜]*(?:(?:来源|via|source)[\s:：]*)?[）)】\]]", re.IGNORECASE
+    r"\s*[（(【\[][\s、，,;；|｜]*(?:(?:来源|via|source)[\s:：]*|[如见]?[上下左右]?图)?[）)】\]]",
+    re.IGNORECASE,
 )
 _DANGLING = " \t|｜·→>🔗👉-–—"
 
