@@ -32,7 +32,7 @@ def test_every_channel_has_its_files(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert names == {
         *("email.html", "email.txt", "email.eml", "telegram-1.html", "wecom-1.md", "wecom-markdown-1.md"),
-        *("wechat.txt", "summary.json"),
+        *("wechat.txt", "wecom-news.txt", "summary.json"),
     }
     written = json.loads((tmp_path / "new" / "folder" / "summary.json").read_text("utf-8"))
     assert written == summary
