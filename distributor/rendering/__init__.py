@@ -23,7 +23,7 @@ from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
 from distributor.rendering.markdown import Document, is_web, parse
 from distributor.rendering.outline import Item, Outline, Section, first_sentence, links_in, outline
 from distributor.rendering.raw_html import HtmlReader
-from distributor.rendering.summary import description, summary
+from distributor.rendering.summary import description, summary, summary_of
 from distributor.rendering.templates import template_environment
 from distributor.rendering.text import (
     indent,
@@ -83,6 +83,7 @@ __all__ = [
     "safe_cut",
     "squeeze",
     "summary",
+    "summary_of",
     "table_rows",
     "template_environment",
     "text_and_address",

@@ -61,6 +61,7 @@ def cut(text: str, limit: int, measure: Callable[[str], int] = len, *, mark: str
 
 #: Behind a clause: what follows may be left out with a mark.
 _CLAUSE_END = re.compile(r"(?<=[，；、：—])|(?<=[,;:–])(?=\s)")
+_ADDRESS = re.compile(r"https?://[^\s<>\u2e80-\u9fff\uff00-\uffef]+")
 #: How much of the room a text has to fill for it to be cut at a sentence or clause.
 _WELL_FILLED = 0.4
 
@@ -78,7 +79,16 @@ def cut_text(text: str, limit: int, measure: Callable[[str], int] = len) -> str:
     clauses = _whole(text, _CLAUSE_END, lambda part: measure(part + "…") <= limit).rstrip("，；、：—,;:– ")
     if clauses and measure(clauses) >= limit * _WELL_FILLED:
         return clauses + "…"
-    return cut(text, limit, measure)
+    return _whole_addresses(text, cut(text, limit, measure))
+
+
+def _whole_addresses(text: str, beginning: str) -> str:
+    """Without the half of an address that was cut: it would lead somewhere else."""
+    kept = len(beginning.removesuffix("…"))
+    for match in _ADDRESS.finditer(text):
+        if match.start() < kept < match.end():
+            return text[: match.start()].rstrip() + "…" if match.start() else ""
+    return beginning
 
 
 def _whole(text: str, ends: re.Pattern[str], fits: Callable[[str], bool]) -> str:

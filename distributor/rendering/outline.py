@@ -11,8 +11,8 @@ from itertools import groupby, pairwise
 
 from markdown_it.tree import SyntaxTreeNode
 
-from distributor.rendering.cutting import SENTENCE_END, display_width
-from distributor.rendering.markdown import Document
+from distributor.rendering.cutting import HAN, SENTENCE_END, display_width
+from distributor.rendering.markdown import Document, is_web
 from distributor.rendering.text import inline_text, squeeze
 
 
@@ -85,9 +85,14 @@ _SOURCE = (
     r"|via|sources?|links?|read more|more|details|here|\d{1,2}"
 )
 _SOURCE_LINK = re.compile(rf"{_OPEN}[\s\[【（(>👉🔗]*(?:{_SOURCE})[\s→↗»>\]】）)]*{_SHUT}", re.IGNORECASE)
+#: The same at the end, with the words that point at it.
+_POINTING = re.compile(
+    rf"[\s，,；;（(]*(?:详?见|参见|来源|链接|原文|via|see|source)?[\s:：]*{_SOURCE_LINK.pattern}[\s）)。.]*$",
+    re.IGNORECASE,
+)
 #: Links behind the last sentence, with the brackets and bars around them.
 _LINKS_BEHIND = re.compile(
-    rf"(?<=[。！？!?…”])[\s（(【\[]*{_LINK}(?:[\s|｜/、，,·]*{_LINK})*[\s）)】\].。]*$"
+    rf"(?<=[。！？!?…”])[\s（(【\[|｜]*{_LINK}(?:[\s|｜/、，,·]*{_LINK})*[\s）)】\].。]*$"
 )
 #: Brackets that a taken link leaves, or that point at a picture.
 _EMPTY_BRACKETS = re.compile(
@@ -100,7 +105,8 @@ _DANGLING = " \t|｜·→>🔗👉-–—"
 def _said(node: SyntaxTreeNode) -> str:
     """A paragraph's text on one line, without pictures, footnote marks, and links that only name a source."""
     marked = squeeze(_marked(node))
-    text = _EMPTY_BRACKETS.sub("", _LINKS_BEHIND.sub("", _SOURCE_LINK.sub("", marked)))
+    text = _LINKS_BEHIND.sub("", _POINTING.sub("", marked))
+    text = _EMPTY_BRACKETS.sub("", _SOURCE_LINK.sub("", text))
     return _unmarked(text).rstrip(_DANGLING).strip()
 
 
@@ -110,6 +116,8 @@ def _marked(node: SyntaxTreeNode) -> str:
     if not node.children:
         return inline_text(node)
     inner = "".join(map(_marked, node.children))
+    if node.type == "link" and is_web(inner.strip()):
+        inner = "link"  # an address says nothing to a reader
     return f"{_OPEN}{inner}{_SHUT}" if node.type == "link" and inner.strip() else inner
 
 
@@ -154,9 +162,9 @@ _BRACKETS = re.compile(r"[（(][^（()）]{1,16}[）)]")
 
 
 def _titled(marked: str, bold: str = "") -> tuple[str, str]:
-    """(title, the rest) of a piece of news: its bold beginning, else the link it begins with, else its first sentence."""
+    """(title, the rest) of a piece of news: its bold title, else the link it begins with, else its first sentence."""
     text = _unmarked(marked)
-    if bold and text.startswith(bold) and _ends_a_title(bold, text[len(bold) :]):
+    if bold and text.startswith(bold):
         return _tidy(bold), text[len(bold) :].lstrip(_AFTER_TITLE)
     if match := re.match(_LINK, marked):
         name, rest = _unmarked(match[0]).strip(), _unmarked(marked[match.end() :]).rstrip()
@@ -168,7 +176,13 @@ def _titled(marked: str, bold: str = "") -> tuple[str, str]:
 
 
 def _ends_a_title(bold: str, rest: str) -> bool:
-    return not rest or bold[-1] in "：:。！？!?" or rest[0] in " \n：:。，,—–-|｜（(！？!?[【"
+    """Whether what follows does not go on with the bold words: "**OpenAI** 发布 …" and "**We** won" are sentences."""
+    if not rest or bold[-1] in "：:。！？!?" or rest[0] in "：:。，,—–-|｜（(！？!?[【":
+        return True
+    if rest[0] != " ":
+        return False
+    goes_on = rest[1].islower() or (bold[-1].isascii() and bold[-1].isalnum() and bool(HAN.match(rest[1])))
+    return not goes_on
 
 
 def _by_sentence(text: str) -> tuple[str, str]:
@@ -248,13 +262,22 @@ def _item(paragraph: SyntaxTreeNode) -> Item:
     source = marked if said == _unmarked(marked) else said
     if match := _ENUMERATOR.match(source) if _NUMBERED.match(source) else None:
         source = source[match.end() :]
-    title, body = _titled(source, _bold_beginning(paragraph))
+    title, body = _titled(source, _bold_title(paragraph))
     return Item(title=title, body="" if body.strip(" 。.") == "" else body, links=links_in(paragraph))
 
 
 def _bold_beginning(paragraph: SyntaxTreeNode) -> str:
     parts = _visible_parts(paragraph)
     return squeeze(_unmarked(_marked(parts[0]))) if parts and parts[0].type == "strong" else ""
+
+
+def _bold_title(paragraph: SyntaxTreeNode) -> str:
+    """The bold beginning, when it is a title and not the subject of a sentence; a line break always ends a title."""
+    bold, kinds = _bold_beginning(paragraph), [part.type for part in _visible_parts(paragraph)]
+    if not bold or kinds[1:2] == ["hardbreak"]:
+        return bold
+    rest = squeeze(_unmarked(_marked(paragraph)))[len(bold) :]
+    return bold if _ends_a_title(bold, rest) else ""
 
 
 def _visible_parts(paragraph: SyntaxTreeNode) -> Sequence[SyntaxTreeNode]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from distributor.model import Post
 from distributor.rendering.cutting import CONTROLS, HAN, cut_text, longest_prefix, utf16_units
 from distributor.rendering.markdown import Document
-from distributor.rendering.outline import outline
+from distributor.rendering.outline import Outline, outline
 from distributor.rendering.text import squeeze
 
 
@@ -15,7 +15,11 @@ def summary(post: Post, document: Document, limit: int, measure: Callable[[str],
     Cut behind a sentence, else a clause, else a character; of titles, as many whole ones as fit. Empty for a post that
     says nothing.
     """
-    skeleton = outline(document)
+    return summary_of(post, outline(document), limit, measure)
+
+
+def summary_of(post: Post, skeleton: Outline, limit: int, measure: Callable[[str], int] = utf16_units) -> str:
+    """The same of an outline that is there already."""
     if told := description(post) or skeleton.lead:
         return cut_text(told, limit, measure)
     return _joined([item.title for item in skeleton.items], limit, measure)

@@ -6,12 +6,12 @@ from the last one up, the last items ("…… N items in all"). Limits are in UT
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from distributor.channels.wecom.dialects import Dialect, shown_address
 from distributor.model import Post
 from distributor.rendering import (
     WORDING,
-    Document,
     Item,
     Outline,
     Section,
@@ -24,7 +24,6 @@ from distributor.rendering import (
     language_of,
     local_day,
     longest_prefix,
-    outline,
     squeeze,
     utf8_bytes,
     web_address,
@@ -54,13 +53,14 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
-    """What a short message says, in one dialect; `in_all` is how many items the post has."""
+    """What a short message says, in one dialect; `total` is how many items the post has, `in_all` says it."""
 
     dialect: Dialect
     title: str
     date: str
     lead: str
     entries: Sequence[Entry]
+    total: int
     in_all: str
     foot: Sequence[str]
     joint: str
@@ -76,10 +76,12 @@ class Form:
     headings: bool
 
 
-def digest_of(post: Post, document: Document, newsletter: Newsletter, dialect: Dialect) -> Digest:
-    """The post's digest in a dialect, with every item."""
+def digest_of(
+    post: Post, skeleton: Outline, newsletter: Newsletter, dialect: Dialect, most: int | None = MOST_ITEMS
+) -> Digest:
+    """The post's digest in a dialect, with its first `most` items (None: all)."""
     wording = WORDING[language_of(post, newsletter)]
-    skeleton, day, label = outline(document), local_day(post, newsletter), ai_label(post, newsletter)
+    day, label = local_day(post, newsletter), ai_label(post, newsletter)
     lead = _short(description(post) or first_sentence(skeleton.introduction), LEAD, dialect)
     address = usable_address(web_address(post, newsletter) or "")
     return Digest(
@@ -87,7 +89,8 @@ def digest_of(post: Post, document: Document, newsletter: Newsletter, dialect: D
         title=_short(headline(post), TITLE, dialect),
         date=dialect.date.format(wording.date(day)) if day else "",
         lead=dialect.lead.format(lead) if lead else "",
-        entries=list(_entries(skeleton, dialect, lead)),
+        entries=list(islice(_entries(skeleton, dialect, lead), most)),
+        total=len(skeleton.items),
         in_all=wording.items_in_all.format(count=len(skeleton.items)),
         foot=[
             _full_text(wording.read_on_web, address, dialect, wording.joint),
@@ -105,7 +108,7 @@ def usable_address(address: str) -> str:
 def fit(digest: Digest) -> str:
     """The fullest form of the digest that its dialect takes in one message."""
     limit = digest.dialect.limit
-    forms = _forms(min(len(digest.entries), MOST_ITEMS))
+    forms = _forms(len(digest.entries))
     return _written(digest, _fullest(forms, lambda form: utf8_bytes(_written(digest, form)) <= limit))
 
 
@@ -187,7 +190,7 @@ def _part(digest: Digest, lines: Sequence[str], number: int, parts: int) -> str:
 def _lines(digest: Digest, form: Form) -> list[str]:
     """One an item, its section's heading above it; last, how many there are in all."""
     lines = [_line(digest, form, number) for number in range(form.items)]
-    return [*lines, *([digest.in_all] if form.items < len(digest.entries) else [])]
+    return [*lines, *([digest.in_all] if form.items < digest.total else [])]
 
 
 def _line(digest: Digest, form: Form, index: int) -> str:

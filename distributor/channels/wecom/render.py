@@ -4,19 +4,21 @@ A message's variant is the robot's mode, and what its destination asks for besid
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from distributor.channels.wecom.dialects import DIALECTS, Dialect
-from distributor.channels.wecom.digest import ADDRESS, digest_of, fit, split, usable_address
+from distributor.channels.wecom.digest import ADDRESS, MOST_ITEMS, digest_of, fit, split, usable_address
 from distributor.errors import PostError
 from distributor.model import Message, Post
 from distributor.rendering import (
-    Document,
+    Outline,
     ai_label,
     cut_text,
     headline,
+    outline,
     parse,
-    summary,
+    summary_of,
     utf8_bytes,
     web_address,
 )
@@ -50,18 +52,22 @@ def render_wecom(post: Post, newsletter: Newsletter) -> list[Message]:
     wanted = [variant_of(robot) for robot in robots]
     _refuse_card_without_address(post, newsletter, robots)
     variants = dict.fromkeys([*DIALECTS, *(["news"] if web_address(post, newsletter) else []), *wanted])
-    return [message for variant in variants for message in _messages(variant, post, document, newsletter)]
+    warnings, skeleton = [*document.warnings, *_address_warnings(post, newsletter)], outline(document)
+    return [
+        replace(message, warnings=warnings)
+        for variant in variants
+        for message in _messages(variant, post, skeleton, newsletter)
+    ]
 
 
-def _messages(variant: str, post: Post, document: Document, newsletter: Newsletter) -> Iterator[Message]:
-    warnings = [*document.warnings, *_address_warnings(post, newsletter)]
+def _messages(variant: str, post: Post, skeleton: Outline, newsletter: Newsletter) -> Iterator[Message]:
     mode, *asked = variant.split("+")
     if mode == "news":
-        card = _card(post, document, newsletter)
-        yield Message(channel="wecom", variant=variant, content=card, warnings=warnings)
+        yield Message(channel="wecom", variant=variant, content=_card(post, skeleton, newsletter))
         return
-    digest = digest_of(post, document, newsletter, DIALECTS[mode])
-    texts = split(digest) if SPLIT in asked else [fit(digest)]
+    in_parts = SPLIT in asked
+    digest = digest_of(post, skeleton, newsletter, DIALECTS[mode], None if in_parts else MOST_ITEMS)
+    texts = split(digest) if in_parts else [fit(digest)]
     for part, text in enumerate(texts, 1):
         mentioned = {"mentioned": "@all"} if ALL in asked and part == 1 else {}
         yield Message(
@@ -70,14 +76,13 @@ def _messages(variant: str, post: Post, document: Document, newsletter: Newslett
             content={DIALECTS[mode].key: text, **mentioned},
             part=part,
             parts=len(texts),
-            warnings=warnings,
         )
 
 
-def _card(post: Post, document: Document, newsletter: Newsletter) -> dict[str, str]:
+def _card(post: Post, skeleton: Outline, newsletter: Newsletter) -> dict[str, str]:
     label = ai_label(post, newsletter)
     below = f"\n{label}" if label else ""
-    words = summary(post, document, NEWS_DESCRIPTION - utf8_bytes(below), utf8_bytes)
+    words = summary_of(post, skeleton, NEWS_DESCRIPTION - utf8_bytes(below), utf8_bytes)
     card = {
         "title": cut_text(headline(post), NEWS_TITLE, utf8_bytes),
         "description": (words + below).strip(),
