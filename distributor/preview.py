@@ -18,6 +18,7 @@ Files = Mapping[str, bytes]
 
 #: example.com is reserved for documents (RFC 2606): nobody gets a previewed mail, no link of it leads anywhere.
 SAMPLE_RECIPIENT = "reader@example.com"
+SAMPLE_DELIVERY = "12.345"
 SAMPLE_SITE = "https://example.com/preview"
 
 
@@ -100,6 +101,14 @@ def _wecom_files(message: Message, _: datetime) -> Files:
     return {name: "\n".join(lines).encode()}
 
 
+def _handoff_files(message: Message, _: datetime) -> Files:
+    """What the person of each place gets, part by part."""
+    settle = message.content.get("settle", "").format(delivery=SAMPLE_DELIVERY)
+    text = message.content.get("text") or message.content["plain"]
+    part = f"-{message.part}" if message.parts > 1 else ""
+    return {f"handoff-{message.variant}{part}.txt": f"{text}\n\n{settle}".strip().encode()}
+
+
 def _unknown_files(message: Message, _: datetime) -> Files:
     """Another package's channel: its content as it stands."""
     name = re.sub(r"[^\w.-]", "_", f"{message.channel}-{message.variant}-{message.part}.json")
@@ -110,6 +119,7 @@ _WRITERS: Mapping[str, Callable[[Message, datetime], Files]] = {
     "email": _email_files,
     "telegram": _telegram_files,
     "wecom": _wecom_files,
+    "handoff": _handoff_files,
 }
 
 LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {

@@ -384,6 +384,34 @@ class WecomChannelSettings(Frozen):
     destinations: tuple[WecomDestination, ...] = ()
 
 
+class HandoffDestination(Frozen):
+    """`[[channels.handoff.destinations]]`: a place that a person posts into, and how that person gets the pack.
+
+    `to`: an e-mail address, a Telegram chat id, or a robot's name (with a key), as `via` says.
+    """
+
+    name: Name
+    title: OneLine
+    via: Literal["email", "telegram", "wecom"] = "email"
+    to: OneLine
+
+    @model_validator(mode="after")
+    def leads_to_a_person(self) -> "HandoffDestination":
+        if self.via == "email":
+            mail_address(self.to)
+        return self
+
+
+class HandoffChannelSettings(Frozen):
+    """`[channels.handoff]` of a newsletter."""
+
+    destinations: tuple[HandoffDestination, ...] = ()
+
+
+#: The channels with a table of their own, in the order they are sent.
+BUILT_IN = ("email", "telegram", "wecom", "handoff")
+
+
 class Channels(BaseModel):
     """`[channels.*]`: a table for each channel the newsletter uses; another package's channel keeps its own keys."""
 
@@ -392,6 +420,7 @@ class Channels(BaseModel):
     email: EmailChannelSettings | None = None
     telegram: TelegramChannelSettings | None = None
     wecom: WecomChannelSettings | None = None
+    handoff: HandoffChannelSettings | None = None
 
 
 class Canary(Frozen):
@@ -439,8 +468,16 @@ class Newsletter(Frozen):
     def channels(self) -> tuple[str, ...]:
         """Names of the channels this newsletter uses."""
         tables = self.channel_settings
-        known = [name for name in ("email", "telegram", "wecom") if getattr(tables, name) is not None]
+        known = [name for name in BUILT_IN if getattr(tables, name) is not None]
         return (*known, *(tables.model_extra or {}))
+
+    @property
+    def robots(self) -> set[str]:
+        """The WeCom robots it needs a key for: those it sends to, and those that hand a pack to a person."""
+        tables = self.channel_settings
+        groups = tables.wecom.destinations if tables.wecom else ()
+        places = tables.handoff.destinations if tables.handoff else ()
+        return {group.name for group in groups} | {place.to for place in places if place.via == "wecom"}
 
     def post_url(self, *, slug: str, day: date | None) -> str | None:
         """The post's address on the web by `url_pattern` ({slug}, {date}, {year}, {month}, {day}); None without one."""
@@ -702,10 +739,7 @@ def _robots(system: Mapping[str, Any], newsletters: Mapping[str, Newsletter]) ->
         for route in (routes if isinstance(routes, list) else ())
         if isinstance(route, dict) and route.get("robot")
     }
-    for newsletter in newsletters.values():
-        if wecom := newsletter.channel_settings.wecom:
-            names |= {destination.name for destination in wecom.destinations}
-    return names
+    return names.union(*(newsletter.robots for newsletter in newsletters.values()))
 
 
 def _check_together(settings: Settings) -> None:
