@@ -1,5 +1,6 @@
 """The shapes in which editors write news, read into items; a post in a sentence or two."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -234,3 +235,16 @@ def test_nothing_is_invented() -> None:
         ):
             plain = "".join(filter(str.isalnum, word))
             assert plain in "".join(filter(str.isalnum, source))
+
+
+@pytest.mark.parametrize(
+    "unit", ["（", "。", "、", " ", "。[x](https://e.org)", "**a**：", "_", "[", "1、", "“", "，", "\\"]
+)
+def test_no_text_takes_long(unit: str) -> None:
+    """A paragraph of one thing, over and over: the patterns look at each place a bounded number of times."""
+    began = time.monotonic()
+    post = make_post("题 " + unit * 4000)
+    document = parse(post)
+    outline(document)
+    summary(post, document, 160)
+    assert time.monotonic() - began < 10

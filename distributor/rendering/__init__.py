@@ -21,7 +21,8 @@ from distributor.rendering.cutting import (
 )
 from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
 from distributor.rendering.markdown import Document, is_web, parse
-from distributor.rendering.outline import Item, Outline, Section, first_sentence, links_in, outline
+from distributor.rendering.outline import Item, Outline, Section, links_in, outline
+from distributor.rendering.phrases import first_sentence
 from distributor.rendering.raw_html import HtmlReader
 from distributor.rendering.summary import description, summary, summary_of
 from distributor.rendering.templates import template_environment

@@ -11,8 +11,20 @@ from itertools import groupby, pairwise
 
 from markdown_it.tree import SyntaxTreeNode
 
-from distributor.rendering.cutting import HAN, SENTENCE_END, display_width
-from distributor.rendering.markdown import Document, is_web
+from distributor.rendering.cutting import display_width
+from distributor.rendering.markdown import Document
+from distributor.rendering.phrases import (
+    ends_a_title,
+    first_sentence,
+    is_prose,
+    marked_links,
+    said,
+    starts_with_number,
+    tidy,
+    titled,
+    unmarked,
+    without_greeting,
+)
 from distributor.rendering.text import inline_text, squeeze
 
 
@@ -69,149 +81,10 @@ def links_in(node: SyntaxTreeNode) -> list[str]:
     return [str(found.attrs["href"]) for found in node.walk() if found.type == "link"]
 
 
-def first_sentence(text: str) -> str:
-    return next((part.strip() for part in SENTENCE_END.split(text) if part.strip()), "")
-
-
-# What a paragraph says
-
-#: Around a link's text, while a paragraph is read: no post has these, `parse` takes controls out.
-_OPEN, _SHUT = "\x02", "\x03"
-_LINK = f"{_OPEN}[^{_OPEN}{_SHUT}]*{_SHUT}"
-#: What links are called that only name themselves: kept as links, and nothing to read.
-_SOURCE = (
-    r"(?:消息|信息|新闻|文章|项目|官方|论文|参考|原文)?(?:来源|链接|原文|出处|详情|地址)\s?\d{0,2}"
-    r"|(?:阅读|查看|了解|点击)(?:原文|全文|详情|更多|这里|此处|链接)|全文|传送门"
-    r"|via|sources?|links?|read more|more|details|here|\d{1,2}"
-)
-_SOURCE_LINK = re.compile(rf"{_OPEN}[\s\[【（(>👉🔗]*(?:{_SOURCE})[\s→↗»>\]】）)]*{_SHUT}", re.IGNORECASE)
-#: The same at the end, with the words that point at it.
-_POINTING = re.compile(
-    rf"[\s，,；;（(]*(?:详?见|参见|来源|链接|原文|via|see|source)?[\s:：]*{_SOURCE_LINK.pattern}[\s）)。.]*$",
-    re.IGNORECASE,
-)
-#: Links behind the last sentence, with the brackets and bars around them.
-_LINKS_BEHIND = re.compile(
-    rf"(?<=[。！？!?…”])[\s（(【\[|｜]*{_LINK}(?:[\s|｜/、，,·]*{_LINK})*[\s）)】\].。]*$"
-)
-#: Brackets that a taken link leaves, or that point at a picture.
-_EMPTY_BRACKETS = re.compile(
-    r"\s*[（(【\[][\s、，,;；|｜]*(?:(?:来源|via|source)[\s:：]*|[如见]?[上下左右]?图)?[）)】\]]",
-    re.IGNORECASE,
-)
-_DANGLING = " \t|｜·→>🔗👉-–—"
-
-
-def _said(node: SyntaxTreeNode) -> str:
-    """A paragraph's text on one line, without pictures, footnote marks, and links that only name a source."""
-    marked = squeeze(_marked(node))
-    text = _LINKS_BEHIND.sub("", _POINTING.sub("", marked))
-    text = _EMPTY_BRACKETS.sub("", _SOURCE_LINK.sub("", text))
-    return _unmarked(text).rstrip(_DANGLING).strip()
-
-
-def _marked(node: SyntaxTreeNode) -> str:
-    if node.type in {"image", "footnote_ref"}:
-        return ""
-    if not node.children:
-        return inline_text(node)
-    inner = "".join(map(_marked, node.children))
-    if node.type == "link" and is_web(inner.strip()):
-        inner = "link"  # an address says nothing to a reader
-    return f"{_OPEN}{inner}{_SHUT}" if node.type == "link" and inner.strip() else inner
-
-
-def _unmarked(text: str) -> str:
-    return text.replace(_OPEN, "").replace(_SHUT, "")
-
-
-_MOMENT = re.compile(r"[\d\s:.,/TZ+年月日时分秒星期周一二三四五六七八九十天第|·（()）、—-]+")
-
-
-def _is_prose(text: str) -> bool:
-    """Whether a paragraph says something: it is neither a date or number nor the announcement of a list."""
-    return bool(text) and not _MOMENT.fullmatch(text) and not text.endswith(("：", ":"))
-
-
-_GREETING = re.compile(
-    r"(?:大家好|各位(?:读者|朋友|同学|听众)?(?:们)?(?:大家)?好?|早上好|早安|下午好|晚上好|你好|您好|朋友们好?"
-    r"|(?:hello|hi|hey|dear|welcome|good (?:morning|evening|afternoon))\b)[^，,。.!！]{0,60}"
-    r"(?:[，,]\s*(?:欢迎|这里是|我是|welcome|this is|everyone|all|there|readers?)[^，,。.!！]{0,60})?[!！。.~～]\s*",
-    re.IGNORECASE,
-)
-
-
-def without_greeting(text: str) -> str:
-    """Without a first sentence that does nothing but greet, when more follows."""
-    match = _GREETING.match(text)
-    return text[match.end() :] if match and match.end() < len(text) else text
-
-
-# Titles
-
-#: "1. ", "1、", "一、", "①" before a title. A dot needs a blank behind it: "3.5" is a number.
-_ENUMERATOR = re.compile(r"^(?:\d{1,2}\s?[、．]|\d{1,2}[.)]\s+|[一二三四五六七八九十]{1,3}、|[①-⑳])\s*")
-#: Paragraphs that begin like this are items; Markdown itself makes lists of "1. ".
-_NUMBERED = re.compile(r"^(?:\d{1,2}\s?[、．]|[①-⑳])")
-_NAME_END = re.compile(r"：|:(?=\s)")
-#: In columns. A longer sentence may be split behind a name; a bold line that is longer is a sentence of a text.
-_SHORTEST_NAME, _LONGEST_NAME, _LONGEST_BOLD = 8, 56, 100
-_PAIRS = ("“”", "‘’", "()", "[]", "（）", "【】", "《》", "「」")
-_AFTER_TITLE = "：:。，,—–-|｜ "
-_BRACKETS = re.compile(r"[（(][^（()）]{1,16}[）)]")
-
-
-def _titled(marked: str, bold: str = "") -> tuple[str, str]:
-    """(title, the rest) of a piece of news: its bold title, else the link it begins with, else its first sentence."""
-    text = _unmarked(marked)
-    if bold and text.startswith(bold):
-        return _tidy(bold), text[len(bold) :].lstrip(_AFTER_TITLE)
-    if match := re.match(_LINK, marked):
-        name, rest = _unmarked(match[0]).strip(), _unmarked(marked[match.end() :]).rstrip()
-        if _BRACKETS.fullmatch(rest.strip()):
-            return _tidy(name + rest), ""
-        if not rest or rest.lstrip()[:1] in _AFTER_TITLE or rest.startswith(" - "):
-            return _tidy(name), rest.lstrip(_AFTER_TITLE)
-    return _by_sentence(text)
-
-
-def _ends_a_title(bold: str, rest: str) -> bool:
-    """Whether what follows does not go on with the bold words: "**OpenAI** 发布 …" and "**We** won" are sentences."""
-    if not rest or bold[-1] in "：:。！？!?" or rest[0] in "：:。，,—–-|｜（(！？!?[【":
-        return True
-    if rest[0] != " ":
-        return False
-    goes_on = rest[1].islower() or (bold[-1].isascii() and bold[-1].isalnum() and bool(HAN.match(rest[1])))
-    return not goes_on
-
-
-def _by_sentence(text: str) -> tuple[str, str]:
-    title = first_sentence(text)
-    rest = text[len(title) :] if text.startswith(title) else ""
-    if display_width(title) > _LONGEST_NAME and (name := _name_of(title)):
-        return _tidy(name), (title[len(name) :] + rest).lstrip(_AFTER_TITLE)
-    return _tidy(title), rest.lstrip(_AFTER_TITLE)
-
-
-def _name_of(sentence: str) -> str:
-    """What stands before the last colon that may end a name; empty when none does."""
-    names = [sentence[: match.start()] for match in _NAME_END.finditer(sentence)]
-    fitting = [
-        name for name in names if _SHORTEST_NAME <= display_width(name) <= _LONGEST_NAME and _is_whole(name)
-    ]
-    return fitting[-1] if fitting else ""
-
-
-def _is_whole(text: str) -> bool:
-    """Whether every bracket and quotation mark that opens is shut again."""
-    return all(text.count(pair[0]) == text.count(pair[1]) for pair in _PAIRS)
-
-
-def _tidy(title: str) -> str:
-    return _ENUMERATOR.sub("", title.strip()).strip().rstrip("：:。；; ")
-
-
 # Shapes of news
+
+#: In columns: a bold line that is longer is a sentence of a text.
+_LONGEST_BOLD = 100
 
 
 def _list_items(node: SyntaxTreeNode) -> Iterator[Item | str]:
@@ -231,7 +104,7 @@ def _gathers(entry: SyntaxTreeNode, inner: Sequence[SyntaxTreeNode]) -> bool:
     """Whether a list entry is a heading of others: it leads nowhere itself and says no more than a name; they lead on."""
     below = [child for one in inner for child in one.children]
     own = [child for child in entry.children if child.type == "paragraph"]
-    if len(own) != 1 or links_in(own[0]) or first_sentence(_said(own[0])) != _said(own[0]):
+    if len(own) != 1 or links_in(own[0]) or first_sentence(said(own[0])) != said(own[0]):
         return False
     return len(below) > 1 and all(links_in(child) and _list_item(child).title for child in below)
 
@@ -242,7 +115,7 @@ def _list_item(node: SyntaxTreeNode) -> Item:
     if not paragraphs:
         return Item(title="", links=links_in(node))
     item = _item(paragraphs[0])
-    further = [text for child in paragraphs[1:] if (text := _said(child))]
+    further = [text for child in paragraphs[1:] if (text := said(child))]
     if not item.body and not further:
         inner = [child for one in node.children if one.type in _LISTS for child in one.children]
         further = [text for child in inner if (text := _first_paragraph(child))][:1]
@@ -251,24 +124,18 @@ def _list_item(node: SyntaxTreeNode) -> Item:
 
 
 def _first_paragraph(node: SyntaxTreeNode) -> str:
-    return next((_said(child) for child in node.children if child.type == "paragraph"), "")
+    return next((said(child) for child in node.children if child.type == "paragraph"), "")
 
 
 def _item(paragraph: SyntaxTreeNode) -> Item:
-    said, marked = _said(paragraph), squeeze(_marked(paragraph))
-    if not said:
-        return Item(title="", links=links_in(paragraph))
-    # Links tell where a title ends, as long as nothing was taken out of the text.
-    source = marked if said == _unmarked(marked) else said
-    if match := _ENUMERATOR.match(source) if _NUMBERED.match(source) else None:
-        source = source[match.end() :]
-    title, body = _titled(source, _bold_title(paragraph))
-    return Item(title=title, body="" if body.strip(" 。.") == "" else body, links=links_in(paragraph))
+    """The paragraph's title and body; without a title when it says nothing."""
+    title, body = titled(paragraph, _bold_title(paragraph))
+    return Item(title=title, body=body, links=links_in(paragraph))
 
 
 def _bold_beginning(paragraph: SyntaxTreeNode) -> str:
     parts = _visible_parts(paragraph)
-    return squeeze(_unmarked(_marked(parts[0]))) if parts and parts[0].type == "strong" else ""
+    return squeeze(unmarked(marked_links(parts[0]))) if parts and parts[0].type == "strong" else ""
 
 
 def _bold_title(paragraph: SyntaxTreeNode) -> str:
@@ -276,8 +143,8 @@ def _bold_title(paragraph: SyntaxTreeNode) -> str:
     bold, kinds = _bold_beginning(paragraph), [part.type for part in _visible_parts(paragraph)]
     if not bold or kinds[1:2] == ["hardbreak"]:
         return bold
-    rest = squeeze(_unmarked(_marked(paragraph)))[len(bold) :]
-    return bold if _ends_a_title(bold, rest) else ""
+    rest = squeeze(unmarked(marked_links(paragraph)))[len(bold) :]
+    return bold if ends_a_title(bold, rest) else ""
 
 
 def _visible_parts(paragraph: SyntaxTreeNode) -> Sequence[SyntaxTreeNode]:
@@ -296,6 +163,8 @@ def _is_bold_line(node: SyntaxTreeNode) -> bool:
 
 def _has_bold_name(node: SyntaxTreeNode) -> bool:
     """ "**Name**: text", or the colon inside."""
+    if node.type != "paragraph":
+        return False
     bold, text = _bold_beginning(node), squeeze(inline_text(node))
     rest = text[len(bold) :].lstrip()
     return bool(bold) and bool(rest) and (bold[-1] in "：:" or rest[0] in "：:")
@@ -305,10 +174,10 @@ def _table_items(node: SyntaxTreeNode) -> Iterator[Item]:
     """The rows of a table of links; a table of numbers has none."""
     for part in node.children:
         for row in part.children if part.type == "tbody" else ():
-            cells = [text for cell in row.children if (text := _said(cell)) and re.search(r"[^\W\d_]", text)]
+            cells = [text for cell in row.children if (text := said(cell)) and re.search(r"[^\W\d_]", text)]
             if cells and links_in(row):
                 yield Item(
-                    title=_tidy(cells[0]), body=max(cells[1:], key=len, default=""), links=links_in(row)
+                    title=tidy(cells[0]), body=max(cells[1:], key=len, default=""), links=links_in(row)
                 )
 
 
@@ -333,11 +202,14 @@ class _Part:
 
     heading: str = ""
     level: int = 0
+    nodes: list[SyntaxTreeNode] = field(default_factory=list)
+    has_names: bool = False  # one name before a colon is a remark, several are items
     parent: str = ""  # the heading above, when it stands over nothing but deeper headings
     gathers: bool = False  # deeper headings follow: it is theirs
     sections: list[Section] = field(default_factory=list)
     prose: list[str] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)  # of the heading
+    further: list[str] = field(default_factory=list)  # of the prose
     first: str = ""  # its first paragraph, be it prose or the text of an item
     opening: str = ""  # the prose before its first item
     is_open: bool = False  # what follows belongs to the last item
@@ -345,6 +217,12 @@ class _Part:
     @property
     def introduces(self) -> bool:
         return not self.heading or bool(_INTRODUCTION.fullmatch(self.heading))
+
+    def read(self) -> None:
+        self.has_names = sum(_has_bold_name(node) for node in self.nodes) > 1
+        for node in self.nodes:
+            if reader := _READERS.get(node.type):
+                reader(self, node)
 
     def as_sections(self) -> Sequence[Section]:
         """Its items; when it has none but says something, its heading is one."""
@@ -354,8 +232,12 @@ class _Part:
             return []
         if self.prose and not self.gathers:
             # Of a long text, links are references: none of them is where the title leads.
-            links = self.links if len(self.prose) <= _LONGEST_PIECE else ()
-            item = Item(title=self.heading, body=without_greeting(self.prose[0]), links=links)
+            further = self.further if len(self.prose) <= _LONGEST_PIECE else []
+            item = Item(
+                title=self.heading,
+                body=without_greeting(self.prose[0]),
+                links=[*self.links, *further],
+            )
             return [Section(heading=self.parent, items=[item])]
         return [Section(heading=self.heading, items=[])]
 
@@ -374,9 +256,9 @@ class _Part:
         """More of the last item, when there is one: its text is the first paragraph that says something."""
         if not self.sections or not self.sections[-1].items:
             return
-        self.first = self.first or (text if _is_prose(text) else "")
+        self.first = self.first or (text if is_prose(text) else "")
         *others, last = self.sections[-1].items
-        body = last.body or (text if _is_prose(text) else "")
+        body = last.body or (text if is_prose(text) else "")
         self._put([*others, replace(last, body=body, links=[*last.links, *links])])
 
     def _put(self, items: Sequence[Item]) -> None:
@@ -388,11 +270,12 @@ def _parts(tree: SyntaxTreeNode) -> Sequence[_Part]:
     parts = [_Part()]
     for node in tree.children:
         if node.type == "heading":
-            parts.append(
-                _Part(heading=_tidy(_said(node) or squeeze(inline_text(node))), level=int(node.tag[1]))
-            )
-        elif read := _READERS.get(node.type):
-            read(parts[-1], node)
+            heading = tidy(said(node) or squeeze(inline_text(node)))
+            parts.append(_Part(heading=heading, level=int(node.tag[1]), links=links_in(node)))
+        else:
+            parts[-1].nodes.append(node)
+    for part in parts:
+        part.read()
     for part, following in pairwise(parts):
         part.gathers = bool(part.heading) and following.level > part.level
     for number, part in enumerate(parts):
@@ -446,15 +329,15 @@ def _read_table(part: _Part, node: SyntaxTreeNode) -> None:
 
 
 def _read_paragraph(part: _Part, node: SyntaxTreeNode) -> None:
-    text = _said(node)
-    if _is_bold_line(node) or _NUMBERED.match(text) or _has_bold_name(node):
+    text = said(node)
+    if _is_bold_line(node) or starts_with_number(text) or (part.has_names and _has_bold_name(node)):
         part.add(_item(node))
         part.is_open = bool(part.sections)
     elif part.is_open:
         part.extend(text, links_in(node))
     elif not text or text == part.heading:
         part.extend("", links_in(node))  # a source below a list
-    elif _is_prose(text):
+    elif is_prose(text):
         _add_prose(part, text, node)
 
 
@@ -462,14 +345,14 @@ def _add_prose(part: _Part, text: str, node: SyntaxTreeNode) -> None:
     part.first = part.first or text
     part.opening = part.opening or ("" if part.sections else text)
     part.prose.append(text)
-    part.links += links_in(node)
+    part.further += links_in(node)
 
 
 def _read_quote(part: _Part, node: SyntaxTreeNode) -> None:
     """A quotation may introduce a post; elsewhere it is no news."""
     for child in node.children:
-        text = _said(child) if child.type == "paragraph" else ""
-        if _is_prose(text) and not part.is_open:
+        text = said(child) if child.type == "paragraph" else ""
+        if is_prose(text) and not part.is_open:
             _add_prose(part, text, child)
 
 
