@@ -387,7 +387,8 @@ class WecomChannelSettings(Frozen):
 class HandoffDestination(Frozen):
     """`[[channels.handoff.destinations]]`: a place that a person posts into, and how that person gets the pack.
 
-    `to`: an e-mail address, a Telegram chat id, or a robot's name (with a key), as `via` says.
+    `to`: an e-mail address, a Telegram chat id, or a robot's name (with a key), as `via` says. A pack goes out when the
+    issue opens; for one that comes earlier, give the places a newsletter of their own with an earlier schedule.
     """
 
     name: Name
@@ -399,6 +400,10 @@ class HandoffDestination(Frozen):
     def leads_to_a_person(self) -> "HandoffDestination":
         if self.via == "email":
             mail_address(self.to)
+        if self.via == "telegram":
+            TelegramDestination(name=self.name, chat=self.to)
+        if self.via == "wecom":
+            WecomDestination(name=self.to)
         return self
 
 

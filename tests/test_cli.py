@@ -486,10 +486,12 @@ class TestSend:
         assert shop.run("issues", "--json").json == []
 
     def test_a_test_send_to_a_robot_goes_by_its_name(self, shop: Shop) -> None:
-        shop.configure({"channels": {"wecom": {"destinations": [{"name": "ai-group"}]}}})
+        robot = {"name": "ai-group", "mode": "text", "mention_all": True}
+        shop.configure({"channels": {"wecom": {"destinations": [robot]}}})
         done = shop.send("--test-to", "ai-group", "--channel", "wecom")
         assert done.status == 0, done.err
         assert shop.sandbox.inbox.count("wecom") == 1
+        assert "mentioned_list" not in shop.sandbox.inbox.entry(1).content  # a test rings for nobody
         unknown = shop.send("--test-to", "nobody", "--channel", "wecom")
         assert unknown.status == 2
         assert "has no destination 'nobody'" in unknown.err

@@ -91,6 +91,14 @@ def test_a_newsletter_knows_the_robots_of_its_packs() -> None:
     assert newsletter.robots == {"desk"}
 
 
-def test_a_mail_needs_an_address() -> None:
-    with pytest.raises(ValueError, match="expected an e-mail address"):
-        HandoffDestination.model_validate({"name": "a", "title": "一群", "to": "desk"})
+@pytest.mark.parametrize(
+    ("via", "to", "mistake"),
+    [
+        ("email", "desk", "expected an e-mail address"),
+        ("telegram", "the desk", "String should match pattern"),
+        ("wecom", "Desk!", "String should match pattern"),
+    ],
+)
+def test_a_person_must_be_reachable(via: str, to: str, mistake: str) -> None:
+    with pytest.raises(ValueError, match=mistake):
+        HandoffDestination.model_validate({"name": "a", "title": "一群", "via": via, "to": to})
