@@ -84,7 +84,7 @@ def _card(post: Post, skeleton: Outline, newsletter: Newsletter) -> dict[str, st
     below = f"\n{label}" if label else ""
     words = summary_of(post, skeleton, NEWS_DESCRIPTION - utf8_bytes(below), utf8_bytes)
     card = {
-        "title": cut_text(headline(post), NEWS_TITLE, utf8_bytes),
+        "title": cut_text(headline(post) or newsletter.title, NEWS_TITLE, utf8_bytes),
         "description": (words + below).strip(),
         "url": web_address(post, newsletter) or "",
     }
