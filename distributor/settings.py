@@ -392,7 +392,7 @@ class HandoffDestination(Frozen):
     """
 
     name: Name
-    title: OneLine
+    title: Annotated[OneLine, Field(max_length=64)]
     via: Literal["email", "telegram", "wecom"] = "email"
     to: OneLine
 

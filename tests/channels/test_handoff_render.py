@@ -64,6 +64,17 @@ def test_the_text_fits(via: str, body: str) -> None:
     assert 0 < len(text.strip().encode()) <= LIMITS[via]
 
 
+def test_the_longest_instruction_fits_into_a_robot_s_message() -> None:
+    place = {"name": "a", "title": "群" * 64, "via": "wecom", "to": "desk"}
+    newsletter = make_newsletter(channels={"handoff": {"destinations": [place]}})
+    for length, shown in ((1000, True), (1200, False)):
+        post = make_post(DIGEST, cover_image=f"https://example.com/{'c' * length}")
+        first, _ = render_handoff(post, newsletter)
+        told = first.content["text"] + first.content["settle"].format(delivery="123456789.123456789")
+        assert len(told.encode()) < LIMITS["wecom"]
+        assert ("配图" in told) is shown
+
+
 def test_in_english() -> None:
     first, _ = packs(make_post(DIGEST), "wecom", language="en")
     assert first.content["text"] == "Please post the next message in “读者一群”."

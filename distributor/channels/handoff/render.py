@@ -11,11 +11,12 @@ from html import escape
 from distributor.channels.wecom.dialects import DIALECTS
 from distributor.channels.wecom.digest import digest_of, fit
 from distributor.model import Message, Post
-from distributor.rendering import headline, language_of, local_day, outline, parse
+from distributor.rendering import headline, language_of, local_day, outline, parse, utf8_bytes
 from distributor.settings import HandoffDestination, Newsletter
 
 #: UTF-8 bytes of the text to paste; a robot takes no more, and elsewhere more would not be read in a chat.
 LIMITS: Mapping[str, int] = {"email": 4096, "telegram": 4096, "wecom": 2048}
+LONGEST_ADDRESS = 1024
 RULE = "─" * 12
 
 
@@ -78,7 +79,7 @@ def render_handoff(post: Post, newsletter: Newsletter) -> list[Message]:
             place=place,
             words=WORDS[language_of(post, newsletter)],
             title=headline(post),
-            picture=post.cover_image or "",
+            picture=_usable(post.cover_image or ""),
             text=fit(digest_of(post, skeleton, newsletter, dialect)),
             day=str(local_day(post, newsletter) or post.slug),
         )
@@ -88,6 +89,11 @@ def render_handoff(post: Post, newsletter: Newsletter) -> list[Message]:
             for number, content in enumerate(parts, 1)
         ]
     return messages
+
+
+def _usable(address: str) -> str:
+    """The picture's address, unless it alone would fill a message."""
+    return address if utf8_bytes(address) <= LONGEST_ADDRESS else ""
 
 
 def _message(
