@@ -333,9 +333,13 @@ def _ip_is(host: str, question: str) -> bool:
 
 
 def _uses(settings: Settings, kind: str) -> bool:
-    """Whether a newsletter or a route to the operator goes over this channel."""
-    return any(kind in newsletter.channels for newsletter in settings.newsletters.values()) or any(
-        route.kind == kind for route in settings.operator.routes
+    """Whether a newsletter, a pack for a person or a route to the operator goes over this channel."""
+    newsletters = settings.newsletters.values()
+    handoffs = [newsletter.channel_settings.handoff for newsletter in newsletters]
+    return (
+        any(kind in newsletter.channels for newsletter in newsletters)
+        or any(place.via == kind for table in handoffs if table for place in table.destinations)
+        or any(route.kind == kind for route in settings.operator.routes)
     )
 
 
@@ -722,8 +726,7 @@ def check_wecom(context: Context) -> Iterator[Said]:
 
 def robots(settings: Settings) -> list[str]:
     """Every robot that a newsletter or a route to the operator names."""
-    tables = [newsletter.channel_settings.wecom for newsletter in settings.newsletters.values()]
-    named = {destination.name for table in tables if table for destination in table.destinations}
+    named = {name for newsletter in settings.newsletters.values() for name in newsletter.robots}
     return sorted(named | {route.robot for route in settings.operator.routes if route.kind == "wecom"})
 
 

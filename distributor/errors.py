@@ -10,6 +10,7 @@
        ├─ Rejected                  permanent: the other side said no
        ├─ Unavailable               temporary: it was certainly not handed over; try later
        └─ Unconfirmed               handed over, answer lost: it may have gone
+          └─ AwaitingPerson         a person was handed what to post, and has not said yet that it is out
 
 A send error names its `scope` (whom it concerns) and its `kind` (what it is about): the engine decides by these alone.
 """
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+
+#: The code of an unconfirmed delivery that is in a person's hands: nothing is in doubt, it waits for their word.
+AWAITING = "awaiting-person"
 
 
 class Scope(StrEnum):
@@ -125,3 +129,10 @@ class Unavailable(SendError):
 @dataclass(kw_only=True)
 class Unconfirmed(SendError):
     """It was handed over and the answer was lost: it may have gone. Never retried without a person or a policy."""
+
+
+@dataclass(kw_only=True)
+class AwaitingPerson(Unconfirmed):
+    """A person has what to post. Nothing is in doubt and nothing is sent: they settle it with `distributor resolve`."""
+
+    code: str = AWAITING

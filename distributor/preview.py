@@ -10,7 +10,7 @@ from pathlib import Path
 from distributor.channels.email.mime import compose
 from distributor.channels.email.render import TOO_LARGE
 from distributor.channels.telegram.render import LIMIT, count_entities
-from distributor.channels.wecom.render import DIALECTS
+from distributor.channels.wecom.render import DIALECTS, NEWS_DESCRIPTION
 from distributor.model import DeliveryId, Message, Parcel, Recipient
 from distributor.rendering import utf8_bytes, utf16_units
 
@@ -18,6 +18,7 @@ Files = Mapping[str, bytes]
 
 #: example.com is reserved for documents (RFC 2606): nobody gets a previewed mail, no link of it leads anywhere.
 SAMPLE_RECIPIENT = "reader@example.com"
+SAMPLE_DELIVERY = "12.345"
 SAMPLE_SITE = "https://example.com/preview"
 
 
@@ -87,12 +88,25 @@ _WECOM_NAMES = {
     "markdown_v2": "wecom-{part}.md",
     "markdown": "wecom-markdown-{part}.md",
     "text": "wechat.txt",
+    "news": "wecom-news.txt",
 }
 
 
 def _wecom_files(message: Message, _: datetime) -> Files:
-    name = _WECOM_NAMES[message.variant].format(part=message.part)
-    return {name: _main_text(message).encode()}
+    """A destination's own variant, such as "text+split", has files of its own."""
+    mode, *asked = message.variant.split("+")
+    own = f"wecom-{mode}-{'-'.join(asked)}-{{part}}.{'txt' if mode == 'text' else 'md'}"
+    name = (own if asked else _WECOM_NAMES[mode]).format(part=message.part)
+    lines = message.content.values() if mode == "news" else [_main_text(message)]
+    return {name: "\n".join(lines).encode()}
+
+
+def _handoff_files(message: Message, _: datetime) -> Files:
+    """What the person of each place gets, part by part."""
+    settle = message.content.get("settle", "").format(delivery=SAMPLE_DELIVERY)
+    text = message.content.get("text") or message.content["plain"]
+    part = f"-{message.part}" if message.parts > 1 else ""
+    return {f"handoff-{message.variant}{part}.txt": f"{text}\n\n{settle}".strip().encode()}
 
 
 def _unknown_files(message: Message, _: datetime) -> Files:
@@ -105,6 +119,7 @@ _WRITERS: Mapping[str, Callable[[Message, datetime], Files]] = {
     "email": _email_files,
     "telegram": _telegram_files,
     "wecom": _wecom_files,
+    "handoff": _handoff_files,
 }
 
 LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
@@ -115,12 +130,13 @@ LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
         "utf8_bytes": LIMIT.bytes,
     },
     **{("wecom", variant): {"utf8_bytes": dialect.limit} for variant, dialect in DIALECTS.items()},
+    ("wecom", "news"): {"utf8_bytes": NEWS_DESCRIPTION},
 }
 
 
 def _main_text(message: Message) -> str:
     """The text that the channel's limit is about."""
-    names = ("html", "markdown", "text")
+    names = ("html", "markdown", "text", "description")
     return next((message.content[name] for name in names if name in message.content), "")
 
 
@@ -135,7 +151,7 @@ def _measured(message: Message) -> dict[str, object]:
         "utf16_units": utf16_units(visible),
         "entities": count_entities(message.content["html"]) if message.channel == "telegram" else 0,
         "utf8_bytes": utf8_bytes(_main_text(message)),
-        "limits": dict(LIMITS.get((message.channel, message.variant), {})),
+        "limits": dict(LIMITS.get((message.channel, message.variant.partition("+")[0]), {})),
         "hash": message.hash,
         "warnings": list(message.warnings),
     }

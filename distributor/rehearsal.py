@@ -22,8 +22,7 @@ def into_sandbox(settings: Settings, sandbox: Sandbox, database: Path) -> Settin
     """The same settings, sending to the sandbox and writing into a database of its own."""
     robots = {route.robot for route in settings.operator.routes if route.robot}
     for newsletter in settings.newsletters.values():
-        wecom = newsletter.channel_settings.wecom
-        robots |= {place.name for place in wecom.destinations} if wecom else set()
+        robots |= newsletter.robots
     telegram = settings.telegram.model_copy(
         update={"api": sandbox.url, "proxy": "", "token": SecretStr(SANDBOX_TOKEN)}
     )

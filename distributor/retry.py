@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from distributor.errors import Rejected, SendError, Unavailable, Unconfirmed
+from distributor.errors import AwaitingPerson, Rejected, SendError, Unavailable, Unconfirmed
 from distributor.model import DeliveryState
 from distributor.settings import Retry
 
@@ -41,7 +41,7 @@ def decide(
     random: Random,
 ) -> Decision:
     """The next state of a delivery that has used up `tries` tries before this one."""
-    if isinstance(error, Unconfirmed) and on_unconfirmed == "hold":
+    if isinstance(error, AwaitingPerson) or (isinstance(error, Unconfirmed) and on_unconfirmed == "hold"):
         return Decision(DeliveryState.UNCONFIRMED)
     if isinstance(error, Rejected):
         return Decision(DeliveryState.FAILED)

@@ -7,6 +7,7 @@ the ledger's unique key on (newsletter, local date), never by the tick.
 import hashlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -349,26 +350,33 @@ def _tell_doubts(engine: Engine, alerts: Alerts) -> None:
 
 
 def _tell_finished(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> None:
-    """The report at the end of a send; the dead-man ping when nothing needs a person."""
+    """The report at the end of a send; the dead-man ping when nothing went wrong."""
     total = sum(engine.ledger.tallies(issue.id).values(), Tally())
+    awaiting = len(engine.ledger.awaiting(issue.id))
+    doubtful = total.unconfirmed - awaiting
     lines = [issue.title, "", report(engine, issue), *_open_questions(engine, issue, total)]
-    verdict = (
-        f"{total.unconfirmed} unconfirmed, please look" if total.unconfirmed else f"done, {total.sent} sent"
-    )
+    verdict = f"{doubtful} unconfirmed, please look" if doubtful else f"done, {total.sent} sent"
     verdict += f", {total.failed} failed" if total.failed else ""
+    verdict += f", {awaiting} awaiting a person" if awaiting else ""
     new = alerts.tell(key, f"{issue.newsletter} {issue.local_date}: {verdict}", "\n".join(lines))
-    if new and total.balanced and not total.unconfirmed and (total.sent or not total.failed):
+    if new and total.balanced and not doubtful and (total.sent or awaiting or not total.failed):
         alerts.dead_man()
 
 
 def _open_questions(engine: Engine, issue: Issue, total: Tally) -> Iterator[str]:
     """What a person may want to do about it."""
-    if total.unconfirmed:
+    awaiting = engine.ledger.awaiting(issue.id)
+    if doubtful := total.unconfirmed - len(awaiting):
         yield ""
-        yield f"{total.unconfirmed} unconfirmed: handed over, the answer was lost; they may have arrived. A person decides:"
+        yield f"{doubtful} unconfirmed: handed over, the answer was lost; they may have arrived. A person decides:"
         yield f"  who:       distributor log {issue.id} --state unconfirmed"
         yield f"  one:       distributor resolve {issue.id}.<number> --sent   (or --not-sent)"
         yield f"  all again: distributor resend {issue.id} --only unconfirmed --reason …"
+    if awaiting:
+        yield ""
+        yield f"{len(awaiting)} awaiting a person, who has what to post:"
+        for entry in awaiting:
+            yield f"  {entry.destination}: distributor resolve {issue.id}.{entry.seq} --sent   (or --not-sent)"
     if total.failed:
         yield ""
         yield f"{total.failed} failed:"
@@ -379,10 +387,12 @@ def _open_questions(engine: Engine, issue: Issue, total: Tally) -> Iterator[str]
 def report(engine: Engine, issue: Issue) -> str:
     """The numbers of an issue by channel, as text."""
     rows = [f"{'':<10} planned     sent   failed  skipped  unconfirmed  open"]
+    awaiting = Counter(entry.channel for entry in engine.ledger.awaiting(issue.id))
     for channel, tally in engine.ledger.tallies(issue.id).items():
         rows.append(
             f"{channel:<10} {tally.planned:>7}  {tally.sent:>7}  {tally.failed:>7}  {tally.skipped:>7}  "
             f"{tally.unconfirmed:>11}  {tally.open:>4}"
+            + (f"   {awaiting[channel]} of them awaiting a person" if awaiting[channel] else "")
             + ("" if tally.balanced else "   THE SUM DOES NOT HOLD")
         )
     return "\n".join(rows)

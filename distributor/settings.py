@@ -419,10 +419,24 @@ class TelegramDestination(Frozen):
 
 
 class WecomDestination(Frozen):
-    """`[[channels.wecom.destinations]]`: a group robot."""
+    """`[[channels.wecom.destinations]]`: a group robot, and how it speaks."""
 
     name: Name
-    mode: Literal["markdown_v2", "markdown", "text"] = "markdown_v2"
+    mode: Literal["markdown_v2", "markdown", "news", "text"] = "markdown_v2"
+    mention_all: bool = Field(False, description="@all, in mode text alone: everybody's telephone rings")
+    overflow: Literal["fit", "split"] = Field(
+        "fit", description="too long for one message: shorten, or parts"
+    )
+
+    @model_validator(mode="after")
+    def asks_for_what_its_mode_has(self) -> "WecomDestination":
+        if self.mention_all and self.mode != "text":
+            raise ValueError(
+                f'`mention_all` needs mode = "text": WeCom\'s {self.mode} mentions nobody by @all'
+            )
+        if self.overflow == "split" and self.mode == "news":
+            raise ValueError('`overflow = "split"` goes with texts: a card is one message')
+        return self
 
 
 class EmailChannelSettings(Frozen):
@@ -460,6 +474,39 @@ class WecomChannelSettings(Frozen):
     destinations: tuple[WecomDestination, ...] = ()
 
 
+class HandoffDestination(Frozen):
+    """`[[channels.handoff.destinations]]`: a place that a person posts into, and how that person gets the pack.
+
+    `to`: an e-mail address, a Telegram chat id, or a robot's name (with a key), as `via` says. A pack goes out when the
+    issue opens; for one that comes earlier, give the places a newsletter of their own with an earlier schedule.
+    """
+
+    name: Name
+    title: Annotated[OneLine, Field(max_length=64)]
+    via: Literal["email", "telegram", "wecom"] = "email"
+    to: OneLine
+
+    @model_validator(mode="after")
+    def leads_to_a_person(self) -> "HandoffDestination":
+        if self.via == "email":
+            mail_address(self.to)
+        if self.via == "telegram":
+            TelegramDestination(name=self.name, chat=self.to)
+        if self.via == "wecom":
+            WecomDestination(name=self.to)
+        return self
+
+
+class HandoffChannelSettings(Frozen):
+    """`[channels.handoff]` of a newsletter."""
+
+    destinations: tuple[HandoffDestination, ...] = ()
+
+
+#: The channels with a table of their own, in the order they are sent.
+BUILT_IN = ("email", "telegram", "wecom", "handoff")
+
+
 class Channels(BaseModel):
     """`[channels.*]`: a table for each channel the newsletter uses; another package's channel keeps its own keys."""
 
@@ -468,6 +515,7 @@ class Channels(BaseModel):
     email: EmailChannelSettings | None = None
     telegram: TelegramChannelSettings | None = None
     wecom: WecomChannelSettings | None = None
+    handoff: HandoffChannelSettings | None = None
 
 
 class Canary(Frozen):
@@ -523,8 +571,16 @@ class Newsletter(Frozen):
     def channels(self) -> tuple[str, ...]:
         """Names of the channels this newsletter uses."""
         tables = self.channel_settings
-        known = [name for name in ("email", "telegram", "wecom") if getattr(tables, name) is not None]
+        known = [name for name in BUILT_IN if getattr(tables, name) is not None]
         return (*known, *(tables.model_extra or {}))
+
+    @property
+    def robots(self) -> set[str]:
+        """The WeCom robots it needs a key for: those it sends to, and those that hand a pack to a person."""
+        tables = self.channel_settings
+        groups = tables.wecom.destinations if tables.wecom else ()
+        places = tables.handoff.destinations if tables.handoff else ()
+        return {group.name for group in groups} | {place.to for place in places if place.via == "wecom"}
 
     def post_url(self, *, slug: str, day: date | None) -> str | None:
         """The post's address on the web by `url_pattern` ({slug}, {date}, {year}, {month}, {day}); None without one."""
@@ -794,10 +850,7 @@ def _robots(system: Mapping[str, Any], newsletters: Mapping[str, Newsletter]) ->
         for route in (routes if isinstance(routes, list) else ())
         if isinstance(route, dict) and route.get("robot")
     }
-    for newsletter in newsletters.values():
-        if wecom := newsletter.channel_settings.wecom:
-            names |= {destination.name for destination in wecom.destinations}
-    return names
+    return names.union(*(newsletter.robots for newsletter in newsletters.values()))
 
 
 def _check_together(settings: Settings) -> None:

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.policy import default
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -488,10 +490,12 @@ class TestSend:
         assert shop.run("issues", "--json").json == []
 
     def test_a_test_send_to_a_robot_goes_by_its_name(self, shop: Shop) -> None:
-        shop.configure({"channels": {"wecom": {"destinations": [{"name": "ai-group"}]}}})
+        robot = {"name": "ai-group", "mode": "text", "mention_all": True}
+        shop.configure({"channels": {"wecom": {"destinations": [robot]}}})
         done = shop.send("--test-to", "ai-group", "--channel", "wecom")
         assert done.status == 0, done.err
         assert shop.sandbox.inbox.count("wecom") == 1
+        assert "mentioned_list" not in shop.sandbox.inbox.entry(1).content  # a test rings for nobody
         unknown = shop.send("--test-to", "nobody", "--channel", "wecom")
         assert unknown.status == 2
         assert "has no destination 'nobody'" in unknown.err
@@ -639,6 +643,79 @@ class TestPauseApproveCancel:
         assert "issue 1 is approved by" in shop.run("approve").out
         assert shop.run("send").status == 0
         assert shop.inbox == {"a@readers.example": 1}
+
+
+class TestHandoff:
+    PLACE: ClassVar = {"name": "readers-one", "title": "读者一群", "to": "desk@example.com"}
+
+    @pytest.fixture
+    def place(self, shop: Shop) -> Shop:
+        """A newsletter for a WeChat group alone: its pack goes to a person by mail."""
+        none = {"email": None, "telegram": None, "wecom": None}
+        shop.configure({"channels": {**none, "handoff": {"destinations": [self.PLACE]}}})
+        return shop
+
+    def packs(self, shop: Shop) -> list[str]:
+        """The text of each mail the person got."""
+        mails = [shop.sandbox.inbox.mail(entry.id) for entry in shop.sandbox.inbox.entries("email")]
+        bodies = [message_from_bytes(mail, policy=default).get_body() for mail in mails]
+        return [body.get_content() for body in bodies if body is not None]
+
+    def test_a_person_gets_the_pack_and_settles_it(self, place: Shop) -> None:
+        done = place.send()
+        assert done.status == 1  # it is not out yet
+        assert "awaiting a person: 1" in done.out
+        assert "1 unconfirmed:" not in done.out
+        [pack] = self.packs(place)
+        assert "谁收到了，谁没有收到，都写在账上。" in pack
+        assert "  distributor resolve 1.1 --sent" in pack.splitlines()
+
+        status = place.run("status")
+        assert status.status == 1
+        assert "awaiting a person: 1" in status.out
+        assert "readers-one: when it is posted:" in status.out
+        assert place.run("status", "--json").json["awaiting"] == ["1.1"]
+        log = place.run("log", "1").out
+        assert "1.1  handoff  readers-one  unconfirmed (awaiting a person)" in log
+
+        again = place.send()
+        assert "nothing is sent twice" in again.out
+        assert len(self.packs(place)) == 1
+
+        settled = place.run("resolve", "1.1", "--sent")
+        assert settled.status == 0
+        assert "awaiting" not in settled.out
+        status = place.run("status", "--json")
+        assert (status.status, status.json["awaiting"]) == (0, [])
+        assert status.json["channels"]["handoff"]["sent"] == 1
+
+    def test_a_pack_is_sent_again_when_it_is_asked_for_by_name(self, place: Shop) -> None:
+        place.send()
+        nothing = place.run("resend", "1", "--only", "unconfirmed", "--reason", "a relay was ill", "--yes")
+        assert "nothing to resend" in nothing.out + nothing.err
+        named = place.run(
+            *("resend", "1", "--only", "unconfirmed", "--channel", "handoff"),
+            *("--reason", "the mail got lost", "--yes", "--wait", "30s"),
+        )
+        assert named.status == 1
+        assert "awaiting a person: 1" in named.out
+        assert len(self.packs(place)) == 2
+
+    def test_what_was_not_posted_may_be_handed_over_again(self, place: Shop) -> None:
+        place.send()
+        place.run("resolve", "1.1", "--not-sent")
+        again = place.run(
+            "resend", "1", "--only", "failed", "--reason", "on second thoughts", "--yes", "--wait", "30s"
+        )
+        assert again.status == 1
+        assert len(self.packs(place)) == 2
+
+    def test_a_test_send_hands_over_and_waits_for_nobody(self, place: Shop) -> None:
+        done = place.send("--test-to", "readers-one", "--channel", "handoff")
+        assert done.status == 0, done.err
+        [pack] = self.packs(place)
+        assert "resolve" not in pack
+        assert place.run("issues", "--json").json == []
 
 
 class TestResend:

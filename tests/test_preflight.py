@@ -453,11 +453,6 @@ def mail(subject: str = "x", html: str = "", warnings: Sequence[str] = ()) -> Me
 
 
 class TestMessages:
-    def test_a_large_mail(self, tmp_path: Path) -> None:
-        post = write(tmp_path, front())
-        assert lines("mail-large", findings(post, messages=[mail(html="字" * 23_334)])) == [None]
-        assert lines("mail-large", findings(post, messages=[mail(html="字" * 23_333)])) == []
-
     def test_many_parts(self, tmp_path: Path) -> None:
         post = write(tmp_path, front())
         parts = [
@@ -481,22 +476,6 @@ class TestMessages:
             (None, "no address"),
             (7, "the link '#x' leads into the page"),
         ]
-
-    @pytest.mark.parametrize(
-        ("subject", "expected"),
-        [("【广告】今天", []), ("今天", [3]), ("【广告】【广告】今天", [3])],
-    )
-    def test_a_subject_begins_with_what_it_must_begin_with(
-        self, subject: str, expected: list[int], tmp_path: Path
-    ) -> None:
-        class Prefixed(type(NEWSLETTER)):  # type: ignore[misc]  # a newsletter whose settings have a prefix
-            subject_prefix: str = "【广告】"
-
-        newsletter = Prefixed.model_validate(
-            {**NEWSLETTER.model_dump(by_alias=True), "channels": {"email": {}}}
-        )
-        proof = read_proof(write(tmp_path, front()), newsletter, DAY, messages=[mail(subject)])
-        assert lines("subject-prefix", examine(proof)) == expected
 
 
 class TestOtherNetworks:
@@ -551,7 +530,7 @@ class TestIgnoring:
 class TestTable:
     def test_every_check_has_a_case(self) -> None:
         elsewhere = {
-            *("subject-prefix", "mail-large", "telegram-parts", "wecom-items", "renderer", "other-networks"),
+            *("telegram-parts", "wecom-items", "renderer", "other-networks"),
             *("post-repeated", "title-repeated", "items-repeated"),
         }
         cases = {case.check for case in BODIES} | {check for check, *_ in FRONTS}

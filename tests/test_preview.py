@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
+from typing import Any
 
-from rendering_samples import EVERYTHING, LONG_PARAGRAPHS, make_newsletter, make_post
+from rendering_samples import EVERYTHING, LONG_PARAGRAPHS, MANY_LINKS, make_newsletter, make_post
 
 from distributor.channels.email.render import PLACEHOLDERS, render_email
+from distributor.channels.handoff.render import render_handoff
 from distributor.channels.telegram.render import render_telegram
 from distributor.channels.wecom.render import render_wecom
 from distributor.model import Message
@@ -32,7 +34,7 @@ def test_every_channel_has_its_files(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert names == {
         *("email.html", "email.txt", "email.eml", "telegram-1.html", "wecom-1.md", "wecom-markdown-1.md"),
-        *("wechat.txt", "summary.json"),
+        *("wechat.txt", "wecom-news.txt", "summary.json"),
     }
     written = json.loads((tmp_path / "new" / "folder" / "summary.json").read_text("utf-8"))
     assert written == summary
@@ -78,3 +80,24 @@ def test_another_packages_channel_is_shown_as_it_stands(tmp_path: Path) -> None:
     [entry] = write_preview([message], tmp_path, now=NOW)
     assert json.loads((tmp_path / "pigeon-a_b-1.json").read_text("utf-8")) == {"note": "coo"}
     assert (entry["warnings"], entry["limits"]) == (["far"], {})
+
+
+def test_what_destinations_ask_for_has_files_of_its_own(tmp_path: Path) -> None:
+    robots = [{"name": "long", "overflow": "split"}, {"name": "loud", "mode": "text", "mention_all": True}]
+    places = [
+        {"name": "by-mail", "title": "读者一群", "to": "desk@example.com"},
+        {"name": "by-robot", "title": "读者二群", "via": "wecom", "to": "desk"},
+    ]
+    channels = {"wecom": {"destinations": robots}, "handoff": {"destinations": places}}
+    newsletter, post = make_newsletter(channels=channels), make_post(MANY_LINKS)
+    wecom, packs = render_wecom(post, newsletter), render_handoff(post, newsletter)
+    summary: list[dict[str, Any]] = write_preview([*wecom, *packs], tmp_path, now=NOW)
+    files = [name for entry in summary for name in entry["files"]]
+    assert len(files) == len(set(files)) == len(wecom) + len(packs)
+    assert {"wecom-markdown_v2-split-1.md", "wecom-text-all-1.txt", "wecom-1.md", "wechat.txt"} <= set(files)
+    assert {"handoff-by-mail.txt", "handoff-by-robot-1.txt", "handoff-by-robot-2.txt"} <= set(files)
+    for entry in summary:
+        if entry["channel"] == "wecom":
+            assert entry["utf8_bytes"] <= entry["limits"]["utf8_bytes"]
+    pack = (tmp_path / "handoff-by-robot-1.txt").read_text("utf-8")
+    assert "distributor resolve 12.345 --sent" in pack

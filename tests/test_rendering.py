@@ -204,7 +204,7 @@ def test_outline_of_a_digest() -> None:
             "第一段说明发生了什么，见公告。",
             ["https://example.com/news?a=1&b=2"],
         ),
-        ("📉 市场观望", "大型科技股下跌，分析师保持谨慎。来源", ["https://example.com/market"]),
+        ("📉 市场观望", "大型科技股下跌，分析师保持谨慎。", ["https://example.com/market"]),
         ("机器人进厂", "三家工厂开始试用。", []),
         ("没有粗体的一条", "它的第二句。", []),
     ]

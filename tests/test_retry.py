@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributor.errors import Rejected, SendError, Unavailable, Unconfirmed
+from distributor.errors import AwaitingPerson, Rejected, SendError, Unavailable, Unconfirmed
 from distributor.model import DeliveryState
 from distributor.retry import Decision, backoff, decide
 from distributor.settings import Retry
@@ -99,3 +99,8 @@ def test_jitter_stays_between_nothing_and_the_ceiling(tries: int, random: float)
     ceiling = min(POLICY.longest, POLICY.first * 2 ** min(tries, 10))
     assert timedelta(0) <= backoff(tries, POLICY, lambda: random) <= ceiling
     assert backoff(tries, POLICY, lambda: 0.0) == timedelta(0)
+
+
+@pytest.mark.parametrize("policy", ["hold", "resend"])
+def test_what_a_person_has_in_hand_is_never_tried_again(policy: str) -> None:
+    assert decided(AwaitingPerson(text="awaiting a person"), policy=policy) == Decision(UNCONFIRMED)

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from distributor.bootstrap import Distributor
+    from distributor.ledger import LogEntry
+    from distributor.settings import Settings
 
 #: Plain progress lines, for logs and pipes, come this often.
 LINE_EVERY = 5.0
@@ -68,8 +70,11 @@ def conclude(distributor: Distributor, issue: Issue, *, kept: bool = True) -> in
         says, helps = STANDS[issue.state]
         command = f": {hint(distributor.settings, helps.format(issue.id))}" if helps else ""
         say(f"issue {issue.id} {says}{command}")
+    awaiting = distributor.ledger.awaiting(issue.id)
+    for line in waiting_lines(distributor.settings, awaiting):
+        say(line)
     for state, number in (
-        (DeliveryState.UNCONFIRMED, total.unconfirmed),
+        (DeliveryState.UNCONFIRMED, total.unconfirmed - len(awaiting)),
         (DeliveryState.FAILED, total.failed),
     ):
         if number:
@@ -80,6 +85,15 @@ def conclude(distributor: Distributor, issue: Issue, *, kept: bool = True) -> in
         say(f"{channel} is stopped: {stop.reason}\n  look: {hint(distributor.settings, 'doctor')}")
     done = total.balanced and not total.open and not total.unconfirmed and issue.state not in STANDS
     return 0 if done else 1
+
+
+def waiting_lines(settings: Settings, awaiting: Sequence[LogEntry]) -> Iterator[str]:
+    """What persons have in hand, and how to say that it is out."""
+    if awaiting:
+        yield f"awaiting a person: {len(awaiting)}"
+    for entry in awaiting:
+        command = hint(settings, f"resolve {entry.issue_id}.{entry.seq} --sent")
+        yield f"  {entry.destination}: when it is posted: {command}"
 
 
 def _say_where(

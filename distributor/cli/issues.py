@@ -22,8 +22,16 @@ from distributor.cli.output import (
     say,
 )
 from distributor.cli.watching import day_of, state_of
-from distributor.errors import RequestRefused
-from distributor.model import DeliveryState, Issue, IssueState, Recipient, ResendScope, SkipReason, Tally
+from distributor.errors import AWAITING, RequestRefused
+from distributor.model import (
+    DeliveryState,
+    Issue,
+    IssueState,
+    Recipient,
+    ResendScope,
+    SkipReason,
+    Tally,
+)
 
 if TYPE_CHECKING:
     from distributor.bootstrap import Distributor
@@ -306,7 +314,8 @@ def _nothing(distributor: Distributor, issue_id: int, asked: ResendRequest) -> s
 
 
 def _show(entry: LogEntry) -> None:
-    why = f" ({entry.reason})" if entry.reason else ""
+    awaits = entry.state is DeliveryState.UNCONFIRMED and entry.code == AWAITING
+    why = " (awaiting a person)" if awaits else f" ({entry.reason})" if entry.reason else ""
     say(
         f"{entry.issue_id}.{entry.seq}  {entry.channel}  {entry.destination or entry.address}  {entry.state}{why}"
     )

@@ -20,14 +20,14 @@ from rich.table import Table
 from rich.text import Text
 
 from distributor.cli.context import hint, stopping_on_signals
-from distributor.cli.deliver import OVER
+from distributor.cli.deliver import OVER, waiting_lines
 from distributor.cli.output import out, plain, print_json, print_table, say, wide
 from distributor.errors import ServiceDown
 from distributor.model import DeliveryState, Issue, IssueState, Tally
 
 if TYPE_CHECKING:
     from distributor.bootstrap import Distributor
-    from distributor.ledger import ChannelStop
+    from distributor.ledger import ChannelStop, LogEntry
     from distributor.ledger.reports import Group, GroupKey
 
 #: Seconds between two looks, and over which the rate is taken.
@@ -66,6 +66,7 @@ class View:
     at: datetime
     lines: Mapping[str, Line]
     stops: Mapping[str, ChannelStop]
+    awaiting: Sequence[LogEntry] = ()
 
     @property
     def going(self) -> bool:
@@ -134,7 +135,9 @@ def look(distributor: Distributor, issue_id: int, rates: Mapping[str, float] | N
     left = issue.expires_at - at
     going = (rates or {}) if issue.state in GOING else {}
     lines = {name: line_of(tally, going.get(name), left) for name, tally in ledger.tallies(issue_id).items()}
-    return View(issue=issue, at=at, lines=lines, stops=ledger.stopped_channels())
+    return View(
+        issue=issue, at=at, lines=lines, stops=ledger.stopped_channels(), awaiting=ledger.awaiting(issue_id)
+    )
 
 
 def look_once(distributor: Distributor, issue_id: int) -> View:
@@ -186,6 +189,7 @@ def notes_of(distributor: Distributor, view: View) -> Iterator[str]:
         yield f"held: {issue.hold}"
     elif issue.state not in OVER and issue.paused:
         yield f"paused; go on with: {hint(distributor.settings, f'resume {issue.id}')}"
+    yield from waiting_lines(distributor.settings, view.awaiting)
     for name, stop in view.stops.items():
         yield f"{name} {_stopped(stop, view.at)}: {stop.reason}"
     if issue.state is not IssueState.OPENING:
@@ -281,6 +285,7 @@ def facts_of(view: View) -> Mapping[str, Any]:
         "total": _facts(total),
         "balanced": total.tally.balanced,
         "stopped_channels": view.stops,
+        "awaiting": [f"{entry.issue_id}.{entry.seq}" for entry in view.awaiting],
     }
 
 

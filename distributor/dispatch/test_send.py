@@ -58,7 +58,9 @@ def _test_recipient(channel: Channel, newsletter: Newsletter, address: str) -> R
 
 
 def _marked_as_test(message: Message) -> Message:
-    content = dict(message.content)
+    content = {
+        key: text for key, text in message.content.items() if key != "mentioned"
+    }  # a test rings for nobody
     if "subject" in content:
         content["subject"] = f"[TEST] {content['subject']}"
     return Message(

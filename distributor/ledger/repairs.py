@@ -27,7 +27,7 @@ from distributor.db import (
     subscriptions,
     suppressions,
 )
-from distributor.errors import RequestRefused
+from distributor.errors import AWAITING, RequestRefused
 from distributor.ledger.rows import chunk_of, new_delivery
 from distributor.ledger.tables import Tables
 from distributor.ledger.values import ResendRequest
@@ -64,7 +64,8 @@ class Repairs(Tables):
             if not found:
                 return 0
             resend_id = self._record_resend(connection, issue, asked, len(found), now)
-            anew = deliveries.c.state == DeliveryState.SENT
+            # A person who has all of a pack in hand needs all of it again.
+            anew = or_(deliveries.c.state == DeliveryState.SENT, deliveries.c.code == AWAITING)
             none = literal([], deliveries.c.receipts.type)
             for start in range(0, len(found), 500):
                 connection.execute(
@@ -149,7 +150,10 @@ class Repairs(Tables):
         return select(who.c.subscriber_id, who.c.address).where(~there).order_by(who.c.subscriber_id)
 
     def resolve(self, issue_id: int, seq: int, *, sent: bool, by: str) -> None:
-        """Settles an unconfirmed delivery by a person's word. Raises RequestRefused when it is not unconfirmed."""
+        """Settles an unconfirmed delivery by a person's word. Raises RequestRefused when it is not unconfirmed.
+
+        What a person had in hand and did not post has reached nobody: a resend of it starts anew.
+        """
         with self.database.write() as connection:
             self._lock(connection, issue_id)
             changed = connection.execute(
@@ -161,6 +165,9 @@ class Repairs(Tables):
                 )
                 .values(
                     state=DeliveryState.SENT if sent else DeliveryState.FAILED,
+                    parts_sent=deliveries.c.parts_sent
+                    if sent
+                    else case((deliveries.c.code == AWAITING, 0), else_=deliveries.c.parts_sent),
                     code="resolved",
                     text=f"{by} says it was {'sent' if sent else 'not sent'}",
                     updated_at=self.database.now(connection),
@@ -242,6 +249,9 @@ def _resendable(issue: Issue, asked: ResendRequest) -> Any:
         or_(deliveries.c.state != DeliveryState.SKIPPED, deliveries.c.reason == SkipReason.EXPIRED),
         or_(deliveries.c.subscriber_id.is_(None), and_(stays, ~barred)),
     )
+    if asked.scope is ResendScope.UNCONFIRMED and not (asked.channel or asked.address):
+        # What a person has in hand is not in doubt: it is sent again when it is asked for by name.
+        query = query.where(deliveries.c.code != AWAITING)
     if asked.channel:
         query = query.where(deliveries.c.channel == asked.channel)
     if asked.address:

@@ -27,6 +27,7 @@ from distributor.db import (
     issues,
     resends,
 )
+from distributor.errors import AWAITING
 from distributor.ledger.rows import attempt_from, log_entry_from
 from distributor.ledger.tables import STATES, Tables
 from distributor.ledger.values import Attempt, LogEntry
@@ -251,23 +252,31 @@ class Reports(Tables):
         return [log_entry_from(row, tried.get((row.issue_id, row.seq), ())) for row in rows]
 
     def doubtful_destinations(self) -> Sequence[LogEntry]:
-        """Deliveries to fixed places that are unconfirmed, of the newest issues."""
+        """Deliveries to fixed places that are in doubt, of the newest issues; not those a person has in hand."""
         newest = select(issues.c.id).order_by(issues.c.id.desc()).limit(32)
-        doubtful = (
+        return self._unconfirmed_places(
+            chunks.c.issue_id.in_(newest.scalar_subquery()), deliveries.c.code != AWAITING
+        )
+
+    def awaiting(self, issue_id: int) -> Sequence[LogEntry]:
+        """Deliveries of an issue that a person has in hand and has not settled yet."""
+        return self._unconfirmed_places(chunks.c.issue_id == issue_id, deliveries.c.code == AWAITING)
+
+    def _unconfirmed_places(self, of: ColumnElement[bool], code: ColumnElement[bool]) -> Sequence[LogEntry]:
+        """Each destination has a chunk of its own, so the counters say where to look."""
+        places = (
             select(chunks.c.issue_id, chunks.c.lo)
-            .where(
-                chunks.c.issue_id.in_(newest.scalar_subquery()),
-                chunks.c.pace_group.startswith("to:"),
-                chunks.c.unconfirmed > 0,
-            )
+            .where(of, chunks.c.pace_group.startswith("to:"), chunks.c.unconfirmed > 0)
             .subquery()
         )
-        query = select(deliveries).join(
-            doubtful, and_(doubtful.c.issue_id == deliveries.c.issue_id, doubtful.c.lo == deliveries.c.seq)
+        query = (
+            select(deliveries)
+            .join(places, and_(places.c.issue_id == deliveries.c.issue_id, places.c.lo == deliveries.c.seq))
+            .where(deliveries.c.state == DeliveryState.UNCONFIRMED, code)
+            .order_by(deliveries.c.issue_id, deliveries.c.seq)
         )
         with self.database.read() as connection:
-            rows = connection.execute(query.where(deliveries.c.state == DeliveryState.UNCONFIRMED)).all()
-        return [log_entry_from(row, ()) for row in rows]
+            return [log_entry_from(row, ()) for row in connection.execute(query).all()]
 
     def _attempts(
         self, connection: Connection, keys: Sequence[tuple[int, int]]

@@ -5,19 +5,9 @@ from collections.abc import Iterator
 
 from distributor.preflight.findings import Said
 from distributor.preflight.proof import Proof
-from distributor.rendering import WORDING, language_of, utf8_bytes
+from distributor.rendering import WORDING, language_of
 
-LARGE_MAIL = 70_000  # bytes of HTML: as base64 that is near the 102 KB at which Gmail clips
 MOST_PARTS = 3
-
-
-def large_mail(proof: Proof) -> Iterator[Said]:
-    for message in proof.messages:
-        size = utf8_bytes(message.content.get("html", "")) if message.channel == "email" else 0
-        if size > LARGE_MAIL:
-            yield Said(
-                None, f"the mail has {size // 1000} KB of HTML; from about 100 on Gmail shows a part of it"
-            )
 
 
 def many_parts(proof: Proof) -> Iterator[Said]:

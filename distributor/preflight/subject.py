@@ -44,15 +44,3 @@ def question_and_exclamation(proof: Proof) -> Iterator[Said]:
     title = headline(proof.post)
     if "?" in title and "!" in title:
         yield Said(proof.title_line, 'the title has both "?" and "!": PLING_QUERY to mail filters')
-
-
-def prefix(proof: Proof) -> Iterator[Said]:
-    """What the law asks an advertisement to begin with stands in the subject once, whoever put it there."""
-    wanted = str(getattr(proof.newsletter, "subject_prefix", ""))
-    for message in proof.messages if wanted else ():
-        subject = message.content.get("subject")
-        if subject is not None and (not subject.startswith(wanted) or subject.count(wanted) > 1):
-            yield Said(
-                proof.title_line,
-                f"the subject {quoted(subject)} should begin with {quoted(wanted)}, once (subject_prefix)",
-            )

@@ -10,6 +10,7 @@ from distributor.rendering.cutting import (
     HAN,
     SENTENCE_END,
     cut,
+    cut_text,
     display_width,
     escape_text,
     longest_prefix,
@@ -20,9 +21,11 @@ from distributor.rendering.cutting import (
 )
 from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
 from distributor.rendering.markdown import Document, is_web, parse
-from distributor.rendering.outline import Item, Outline, Section, first_sentence, links_in, outline
+from distributor.rendering.outline import Item, Outline, Section, links_in, outline
+from distributor.rendering.phrases import first_sentence
 from distributor.rendering.pictures import picture_doubts
 from distributor.rendering.raw_html import HtmlReader
+from distributor.rendering.summary import description, summary, summary_of
 from distributor.rendering.templates import template_environment
 from distributor.rendering.text import (
     indent,
@@ -61,6 +64,8 @@ __all__ = [
     "Wording",
     "ai_label",
     "cut",
+    "cut_text",
+    "description",
     "display_width",
     "escape_text",
     "first_sentence",
@@ -80,6 +85,8 @@ __all__ = [
     "picture_doubts",
     "safe_cut",
     "squeeze",
+    "summary",
+    "summary_of",
     "table_rows",
     "template_environment",
     "text_and_address",

@@ -59,6 +59,45 @@ def cut(text: str, limit: int, measure: Callable[[str], int] = len, *, mark: str
     return text[: safe_cut(text, length)].rstrip() + mark
 
 
+#: Behind a clause: what follows may be left out with a mark.
+_CLAUSE_END = re.compile(r"(?<=[，；、：—])|(?<=[,;:–])(?=\s)")
+_ADDRESS = re.compile(r"https?://[^\s<>\u2e80-\u9fff\uff00-\uffef]+")
+#: How much of the room a text has to fill for it to be cut at a sentence or clause.
+_WELL_FILLED = 0.4
+
+
+def cut_text(text: str, limit: int, measure: Callable[[str], int] = len) -> str:
+    """`text` when it measures at most `limit`; else cut where it hurts least: a sentence, a clause, a character.
+
+    Whole sentences need no mark. A shorter cut is only taken when it fills at least two fifths of the room.
+    """
+    if measure(text) <= limit:
+        return text
+    sentences = _whole(text, SENTENCE_END, lambda part: measure(part) <= limit)
+    if measure(sentences) >= limit * _WELL_FILLED:
+        return sentences
+    clauses = _whole(text, _CLAUSE_END, lambda part: measure(part + "…") <= limit).rstrip("，；、：—,;:– ")
+    if clauses and measure(clauses) >= limit * _WELL_FILLED:
+        return clauses + "…"
+    return _whole_addresses(text, cut(text, limit, measure))
+
+
+def _whole_addresses(text: str, beginning: str) -> str:
+    """Without the half of an address that was cut: it would lead somewhere else."""
+    kept = len(beginning.removesuffix("…"))
+    for match in _ADDRESS.finditer(text):
+        if match.start() < kept < match.end():
+            return text[: match.start()].rstrip() + "…" if match.start() else ""
+    return beginning
+
+
+def _whole(text: str, ends: re.Pattern[str], fits: Callable[[str], bool]) -> str:
+    """The longest beginning that fits and ends where `ends` says."""
+    stops = [match.start() for match in ends.finditer(text)]
+    count = longest_prefix(len(stops), lambda number: number == 0 or fits(text[: stops[number - 1]].rstrip()))
+    return text[: stops[count - 1]].rstrip() if count else ""
+
+
 def longest_prefix(length: int, fits: Callable[[int], bool]) -> int:
     """The largest count ≤ `length` that fits, when fitting only ever gets harder."""
     low, high = 0, length

@@ -19,6 +19,15 @@ KEY = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 #: msgtype → largest content in UTF-8 bytes
 BYTES = {"text": 2048, "markdown": 4096, "markdown_v2": 4096}
 MOST_ARTICLES = 8
+#: A card's fields → largest size in UTF-8 bytes; WeCom cuts what is longer, in the middle of a word. 0: no limit known
+ARTICLE = {"title": 128, "description": 512, "url": 0, "picurl": 0}
+#: msgtype → the fields of its part
+FIELDS = {
+    "text": {"content", "mentioned_list", "mentioned_mobile_list"},
+    "markdown": {"content"},
+    "markdown_v2": {"content"},
+    "news": {"articles"},
+}
 
 INVALID_KEY = (93000, "invalid webhook url")
 TOO_FAST = (45009, "api freq out of limit")
@@ -33,6 +42,7 @@ FOREIGN: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"^\s*\|.*\|\s*$", "a table"),
         (r"!\[[^\]]*\]\(", "an image"),
         (r"^```", "a code block"),
+        (r"(?<!\*)\*(?![\s*])[^*\n]+\*(?!\*)", "italics"),
     ),
     "markdown_v2": ((r"<font\b", "a colour"), (r"<@[^>]+>", "a mention")),
 }
@@ -116,14 +126,30 @@ def _check_text(kind: str, part: Mapping[str, Any]) -> None:
         raise RobotError(44004, "empty content")
     if (size := len(content.encode())) > BYTES[kind]:
         raise RobotError(40058, f"content exceed max length {BYTES[kind]}: {size}")
+    if not all(_is_list_of_texts(part.get(name, [])) for name in ("mentioned_list", "mentioned_mobile_list")):
+        raise RobotError(40035, "invalid parameter: a mentioned list takes strings")
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _check_news(_: str, part: Mapping[str, Any]) -> None:
     articles = part.get("articles")
     if not isinstance(articles, list) or not 1 <= len(articles) <= MOST_ARTICLES:
         raise RobotError(40058, f"news takes 1 to {MOST_ARTICLES} articles")
-    if not all(isinstance(one, dict) and one.get("title") and one.get("url") for one in articles):
+    for one in articles:
+        _check_article(one)
+
+
+def _check_article(article: object) -> None:
+    if not isinstance(article, dict) or not article.get("title") or not article.get("url"):
         raise RobotError(40058, "an article needs title and url")
+    if not all(isinstance(article.get(name, ""), str) for name in ARTICLE):
+        raise RobotError(40035, "invalid parameter: an article's fields are strings")
+    for name in ("url", "picurl"):
+        if article.get(name) and not re.match(r"https?://[^\s/]+", article[name]):
+            raise RobotError(40058, f"invalid {name}: it must begin with http:// or https://")
 
 
 _CHECKS: Mapping[str, Callable[[str, Mapping[str, Any]], None]] = {
@@ -144,5 +170,23 @@ def _violations(content: Mapping[str, Any]) -> list[str]:
         for pattern, name in FOREIGN.get(kind, ())
         if re.search(pattern, text, re.MULTILINE)
     ]
+    fields = sorted(content.keys() - FIELDS[kind] - {"msgtype"})
     names = sorted(set(PLACEHOLDER.findall(json.dumps(content).encode())))
-    return [*found, *(f"placeholder {name.decode()} was never filled" for name in names)]
+    return [
+        *found,
+        *(f"{kind} does not know the field {name}" for name in fields),
+        *(note for article in content.get("articles", ()) for note in _article_violations(article)),
+        *(f"placeholder {name.decode()} was never filled" for name in names),
+    ]
+
+
+def _article_violations(article: Mapping[str, str]) -> list[str]:
+    sizes = {name: len(article.get(name, "").encode()) for name in ARTICLE}
+    return [
+        *(
+            f"an article's {name} has {sizes[name]} bytes: WeCom cuts it at {limit}"
+            for name, limit in ARTICLE.items()
+            if 0 < limit < sizes[name]
+        ),
+        *(f"an article does not know the field {name}" for name in sorted(article.keys() - ARTICLE)),
+    ]

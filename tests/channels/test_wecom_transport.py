@@ -16,8 +16,8 @@ from distributor.channels.wecom import WecomChannel
 from distributor.channels.wecom.answers import ERRCODES
 from distributor.channels.wecom.transport import WecomTransport
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
-from distributor.model import Receipt
-from distributor.settings import Newsletter, Settings, WecomSettings
+from distributor.model import Message, Parcel, Receipt
+from distributor.settings import Newsletter, Settings, WecomDestination, WecomSettings
 
 KEY = "693axxx6-7aoc-4bc4-97a0-do-not-print"
 KEYS: Mapping[str, SecretStr] = {"ai-group": SecretStr(KEY)}
@@ -54,6 +54,55 @@ def test_sends_the_kind_that_the_message_is(mode: str) -> None:
     (request,) = server.requests
     assert (request.path, request.query) == ("/cgi-bin/webhook/send", {"key": [KEY]})
     assert request.json == {"msgtype": mode, mode: {"content": "# AI 日报\n早上好"}}
+
+
+def parcel_of(variant: str, **content: str) -> Parcel:
+    parcel = wecom(mode=variant)
+    return parcel._replace(message=Message(channel="wecom", variant=variant, content=content))
+
+
+@pytest.mark.parametrize(
+    ("parcel", "body"),
+    [
+        (
+            parcel_of(
+                "news", title="题", description="述", url="https://e.org/1", picurl="https://e.org/1.png"
+            ),
+            {
+                "articles": [
+                    {
+                        "title": "题",
+                        "description": "述",
+                        "url": "https://e.org/1",
+                        "picurl": "https://e.org/1.png",
+                    }
+                ]
+            },
+        ),
+        (
+            parcel_of("news", title="题", description="述", url="https://e.org/1"),
+            {"articles": [{"title": "题", "description": "述", "url": "https://e.org/1"}]},
+        ),
+        (
+            parcel_of("text+all", text="早", mentioned="@all"),
+            {"content": "早", "mentioned_list": ["@all"]},
+        ),
+        (parcel_of("text+split+all", text="早"), {"content": "早"}),
+        (parcel_of("markdown_v2+split", markdown="早"), {"content": "早"}),
+    ],
+)
+def test_cards_mentions_and_parts_on_the_wire(parcel: Parcel, body: dict[str, Any]) -> None:
+    with ScriptedHttp(says(0, "ok")) as server, transport(server.url) as opened:
+        opened.send(parcel)
+    kind = parcel.message.variant.partition("+")[0]
+    assert server.requests[0].json == {"msgtype": kind, kind: body}
+
+
+def test_a_card_without_its_texts_is_refused() -> None:
+    opened = transport("http://127.0.0.1:9")
+    with opened, pytest.raises(Rejected, match="cannot be written") as caught:
+        opened.send(parcel_of("news", title="题"))
+    assert caught.value.kind is Kind.CONTENT
 
 
 def test_body_is_raw_utf8() -> None:
@@ -185,12 +234,33 @@ def test_channel(tmp_path: Path) -> None:
         "slug": "ai-daily",
         "title": "AI 日报",
         "sender": {"name": "AI 日报", "address": "daily@news.example.com"},
-        "channels": {"wecom": {"destinations": [{"name": "ai-group"}, {"name": "old", "mode": "text"}]}},
+        "channels": {
+            "wecom": {
+                "destinations": [
+                    {"name": "ai-group"},
+                    {"name": "old", "mode": "text", "mention_all": True},
+                    {"name": "long", "overflow": "split"},
+                ]
+            }
+        },
     }
     channel: Channel = WecomChannel(Settings(root=tmp_path))
     assert isinstance(channel, Channel)
     places = channel.destinations(Newsletter.model_validate(table))
     assert [(place.address, place.variant, place.destination) for place in places] == [
         ("ai-group", "markdown_v2", "ai-group"),
-        ("old", "text", "old"),
+        ("old", "text+all", "old"),
+        ("long", "markdown_v2+split", "long"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("robot", "mistake"),
+    [
+        ({"mention_all": True}, '`mention_all` needs mode = "text"'),
+        ({"mode": "news", "overflow": "split"}, "a card is one message"),
+    ],
+)
+def test_a_destination_cannot_ask_for_what_its_mode_has_not(robot: dict[str, Any], mistake: str) -> None:
+    with pytest.raises(ValueError, match=mistake):
+        WecomDestination.model_validate({"name": "group", **robot})

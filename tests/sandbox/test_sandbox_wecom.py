@@ -28,6 +28,13 @@ def _send(sandbox: Sandbox, key: str = KEY, **request: Any) -> int:
     return int(answer.json()["errcode"])
 
 
+def _articles(*articles: Any) -> dict[str, Any]:
+    return {"json": {"msgtype": "news", "news": {"articles": list(articles)}}}
+
+
+CARD = {"title": "早报", "description": "一句话", "url": "https://e.org/1", "picurl": "https://e.org/1.png"}
+
+
 def _content(kind: str, text: str) -> dict[str, Any]:
     return {"json": {"msgtype": kind, kind: {"content": text}}}
 
@@ -50,9 +57,18 @@ def _content(kind: str, text: str) -> dict[str, Any]:
         ({"content": '{"msgtype": "text"}'.encode("utf-16")}, 40033),
         ({"content": b"msgtype=text"}, 47001),
         ({"content": b"[]"}, 47001),
-        ({"json": {"msgtype": "news", "news": {"articles": [{"title": "早报", "url": "https://e.org"}]}}}, 0),
-        ({"json": {"msgtype": "news", "news": {"articles": [{"title": "早报"}]}}}, 40058),
-        ({"json": {"msgtype": "news", "news": {"articles": []}}}, 40058),
+        (_articles(CARD), 0),
+        (_articles({"title": "早报", "url": "https://e.org"}), 0),
+        (_articles(*[CARD] * 8), 0),
+        (_articles(*[CARD] * 9), 40058),
+        (_articles(), 40058),
+        (_articles({"title": "早报"}), 40058),
+        (_articles("早报"), 40058),
+        (_articles(CARD | {"url": "e.org/1"}), 40058),
+        (_articles(CARD | {"picurl": "data:image/png;base64,AA=="}), 40058),
+        (_articles(CARD | {"description": 7}), 40035),
+        ({"json": {"msgtype": "text", "text": {"content": "早", "mentioned_list": ["@all"]}}}, 0),
+        ({"json": {"msgtype": "text", "text": {"content": "早", "mentioned_list": "@all"}}}, 40035),
     ],
 )
 def test_what_a_robot_says(sandbox: Sandbox, request_: dict[str, Any], code: int) -> None:
@@ -81,6 +97,7 @@ def test_twenty_a_minute_for_each_robot() -> None:
     [
         ("markdown", "- a list", ["markdown does not know a list"]),
         ("markdown", "![x](https://e.org/x.png)", ["markdown does not know an image"]),
+        ("markdown", "an *italic* word", ["markdown does not know italics"]),
         ("markdown", '## ok\n> **b** <font color="info">c</font> `d`', []),
         ("markdown_v2", '<font color="info">c</font>', ["markdown_v2 does not know a colour"]),
         ("markdown_v2", "1. a\n\n| a | b |\n|---|---|\n| 1 | 2 |", []),
@@ -91,6 +108,29 @@ def test_what_readers_would_see_as_bare_characters_is_noted(
     sandbox: Sandbox, kind: str, text: str, notes: list[str]
 ) -> None:
     assert _send(sandbox, **_content(kind, text)) == 0
+    assert list(sandbox.inbox.entry(1).violations) == notes
+
+
+@pytest.mark.parametrize(
+    ("request_", "notes"),
+    [
+        (_articles(CARD), []),
+        (_articles(CARD | {"title": "题" * 43}), ["an article's title has 129 bytes: WeCom cuts it at 128"]),
+        (
+            _articles(CARD | {"description": "字" * 171}),
+            ["an article's description has 513 bytes: WeCom cuts it at 512"],
+        ),
+        (_articles(CARD | {"author": "x"}), ["an article does not know the field author"]),
+        (
+            {"json": {"msgtype": "markdown", "markdown": {"content": "早", "mentioned_list": ["@all"]}}},
+            ["markdown does not know the field mentioned_list"],
+        ),
+    ],
+)
+def test_what_a_robot_takes_and_does_not_heed_is_noted(
+    sandbox: Sandbox, request_: dict[str, Any], notes: list[str]
+) -> None:
+    assert _send(sandbox, **request_) == 0
     assert list(sandbox.inbox.entry(1).violations) == notes
 
 

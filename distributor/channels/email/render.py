@@ -6,7 +6,7 @@ Everything here runs once per issue, in one process: premailer is slow and its c
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 
 from jinja2 import Environment
@@ -21,15 +21,14 @@ from distributor.rendering import (
     HAN,
     WORDING,
     Document,
-    Outline,
-    Section,
     ai_label,
-    cut,
     headline,
+    inline_text,
     language_of,
     local_day,
-    outline,
     parse,
+    squeeze,
+    summary,
     to_html,
     to_text,
     utf8_bytes,
@@ -217,7 +216,7 @@ def envelope_content(newsletter: Newsletter, language: str) -> Mapping[str, str]
 def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[str, object]:
     """What the templates of an issue know."""
     language = language_of(post, newsletter)
-    day, skeleton = local_day(post, newsletter), outline(document)
+    day = local_day(post, newsletter)
     return {
         **frame_facts(newsletter, language),
         "subject": _subject(post, newsletter),
@@ -226,8 +225,8 @@ def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[st
         "categories": post.categories,
         "cover": post.cover_image,
         "cover_size": post.pictures.get(post.cover_image or "", Hosted("")).within(COVER),
-        "preheader": cut(post.description or skeleton.lead, PREHEADER),
-        "sections": _contents(skeleton, language) if len(post.body) >= CONTENTS_TEXT else [],
+        "preheader": summary(post, document, PREHEADER, len),
+        "sections": _contents(document, language) if len(post.body) >= CONTENTS_TEXT else [],
         "ai": ai_label(post, newsletter),
         "why": WORDS[language].why.format(title=newsletter.title),
         "original_url": web_address(post, newsletter),
@@ -236,33 +235,28 @@ def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[st
     }
 
 
-def _contents(skeleton: Outline, language: str) -> Sequence[Mapping[str, str]]:
-    """The sections with how much is in each, when there are several.
+def _contents(document: Document, language: str) -> Sequence[Mapping[str, str]]:
+    """The headings of the highest level with how many list items stand below each, when there are several.
 
     Without links: a third of the readers' programs (Gmail on iOS, Outlook and Samsung on phones) do not follow a link
     inside a mail, as caniemail's html-anchor-links has it.
     """
-    sections = _top_level([section for section in skeleton.sections if section.heading])
-    if len(sections) < CONTENTS_SECTIONS:
-        return []
-    return [{"heading": section.heading, "note": _note(section, language)} for section in sections]
-
-
-def _top_level(sections: Sequence[Section]) -> Sequence[Section]:
-    """The sections of the highest level that occurs; what is below one counts as its own."""
-    top = min((section.level for section in sections), default=0)
-    kept = list[Section]()
-    for section in sections:
-        if section.level == top:
-            kept.append(section)
-        elif kept:
-            kept[-1] = replace(kept[-1], items=[*kept[-1].items, *section.items])
-    return kept
-
-
-def _note(section: Section, language: str) -> str:
-    count = len(section.items)
-    return WORDS[language].items.format(count=count) if count > 1 else ""
+    nodes = document.tree.children
+    top = min((node.tag for node in nodes if node.type == "heading"), default="")
+    headings, counts = list[str](), list[int]()
+    for node in nodes:
+        if node.type == "heading" and node.tag == top:
+            headings.append(squeeze(inline_text(node)))
+            counts.append(0)
+        elif node.type in {"bullet_list", "ordered_list"} and counts:
+            counts[-1] += len(node.children)
+    note = WORDS[language].items
+    entries = [
+        {"heading": heading, "note": note.format(count=count) if count > 1 else ""}
+        for heading, count in zip(headings, counts, strict=True)
+        if heading
+    ]
+    return entries if len(entries) >= CONTENTS_SECTIONS else []
 
 
 def _subject(post: Post, newsletter: Newsletter) -> str:

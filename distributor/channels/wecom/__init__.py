@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distributor.channels import OneWay
-from distributor.channels.wecom.render import render_wecom
+from distributor.channels.wecom.render import render_wecom, variant_of
 from distributor.model import Message, Post, Recipient
 from distributor.pacing import UNLIMITED, Limit
 from distributor.settings import Newsletter, Settings
@@ -27,7 +27,9 @@ class WecomChannel(OneWay):
     def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
         table = newsletter.channel_settings.wecom
         return [
-            Recipient(channel=self.name, address=robot.name, variant=robot.mode, destination=robot.name)
+            Recipient(
+                channel=self.name, address=robot.name, variant=variant_of(robot), destination=robot.name
+            )
             for robot in (table.destinations if table else ())
         ]
 

@@ -1,7 +1,7 @@
 """Sends to WeCom group robots over HTTP. A robot's key stands in the URL: it is masked in every text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,14 +12,39 @@ from distributor.channels.http import NEVER_LEFT, UNUSABLE_ADDRESS, quiet
 from distributor.channels.placeholders import fill
 from distributor.channels.redact import redact
 from distributor.channels.wecom.answers import OK, from_errcode, from_status
+from distributor.channels.wecom.render import mode_of
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import Parcel, Receipt
 from distributor.settings import WecomSettings, wecom_key_name
 
 PATH = "/cgi-bin/webhook/send"
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
-#: The message's variant, which is WeCom's msgtype → where its text stands in the frozen message.
-MODES: Mapping[str, str] = {"markdown_v2": "markdown", "markdown": "markdown", "text": "text"}
+
+Texts = Mapping[str, str]
+
+
+def _markdown(content: Texts) -> Mapping[str, object]:
+    return {"content": content["markdown"]}
+
+
+def _text(content: Texts) -> Mapping[str, object]:
+    mentioned = {"mentioned_list": [content["mentioned"]]} if "mentioned" in content else {}
+    return {"content": content["text"], **mentioned}
+
+
+def _news(content: Texts) -> Mapping[str, object]:
+    article = {name: content[name] for name in ("title", "description", "url")}
+    picture = {"picurl": content["picurl"]} if content.get("picurl") else {}
+    return {"articles": [{**article, **picture}]}
+
+
+#: WeCom's msgtype → how it is written from the frozen message's content.
+MODES: Mapping[str, Callable[[Texts], Mapping[str, object]]] = {
+    "markdown_v2": _markdown,
+    "markdown": _markdown,
+    "text": _text,
+    "news": _news,
+}
 
 quiet("httpx")
 
@@ -76,14 +101,17 @@ class WecomTransport:
 
 def _body(parcel: Parcel) -> bytes:
     """Raw UTF-8: WeCom refuses `\\uXXXX`, or shows it to the reader."""
-    message, mode = parcel.message, parcel.message.variant
+    message, mode = parcel.message, mode_of(parcel.message.variant)
     if mode not in MODES:
         raise _unwritable(f"it knows {', '.join(MODES)}, not {mode!r}")
     try:
-        text = fill(message.content[MODES[mode]], message.placeholders, parcel.values)
+        texts = {
+            key: fill(text, message.placeholders, parcel.values) for key, text in message.content.items()
+        }
+        said = MODES[mode](texts)
     except (KeyError, ValueError) as error:
         raise _unwritable(str(error)) from error
-    return json.dumps({"msgtype": mode, mode: {"content": text}}, ensure_ascii=False).encode("utf-8")
+    return json.dumps({"msgtype": mode, mode: said}, ensure_ascii=False).encode("utf-8")
 
 
 def _unwritable(reason: str) -> Rejected:
