@@ -1,10 +1,13 @@
 """Fixtures that every test may ask for; services.py says what they are made of."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import redis
+from browser import Chrome, browser
+from looks import picture
 from services import (
     OwnServer,
     Project,
@@ -56,6 +59,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/distributor.sqlite3"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Chrome]:
+    """A browser for the whole run; browser.py says what is pinned."""
+    with ExitStack() as stack:
+        yield started_or_skipped(lambda: stack.enter_context(browser(picture)))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -36,8 +36,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0
 
 
+T = TypeVar("T")
+
+
 class Missing(Exception):
-    """No such server can be had here."""
+    """No such server, or browser, can be had here."""
 
 
 @dataclass
@@ -283,14 +286,14 @@ def redis_answers(port: int) -> bool:
         return False
 
 
-def started_or_skipped(start: Callable[[], Server]) -> Server:
-    """The server; without one the test is skipped, loudly, and fails where `CI` is set."""
+def started_or_skipped(start: Callable[[], T]) -> T:
+    """The server, or the browser; without one the test is skipped, loudly, and fails where `CI` is set."""
     try:
         return start()
     except Missing as reason:
         if os.environ.get("CI"):
-            pytest.fail(f"no server for this test: {reason}", pytrace=False)
-        pytest.skip(f"NO SERVER for this test: {reason}")
+            pytest.fail(f"this test cannot run: {reason}", pytrace=False)
+        pytest.skip(f"THIS TEST CANNOT RUN: {reason}")
 
 
 def find_wheel(package: str) -> Path | None:

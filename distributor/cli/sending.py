@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distributor.cli.context import distributor_of, hint, program, settings_of
+from distributor.cli.context import distributor_of, hint, program, settings_of, stopping_on_signals
 from distributor.cli.deliver import conclude, deliver
 from distributor.cli.output import AsJson, NewsletterName, duration, print_json, print_table, say, warn
 from distributor.errors import RequestRefused
@@ -49,29 +50,46 @@ def demo(
 
 def preview(
     context: typer.Context,
-    post: Annotated[str, typer.Argument(help="The post: a file, or the slug of one in the folder of posts.")],
+    post: Annotated[
+        str | None,
+        typer.Argument(
+            help="The post: a file, or the slug of one in the folder of posts; today's when left out."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")] = Path("preview"),
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Fetch and re-host new pictures, as a send would ([pictures]).")
     ] = False,
     newsletter: NewsletterName = None,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Show it as a page that follows each save, instead of writing files."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="With --serve: the port on 127.0.0.1; 0 takes a free one.")
+    ] = 8030,
+    browser: Annotated[
+        bool, typer.Option("--open", help="With --serve: open the page in a browser.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Render a post on every channel into files, and send nothing.
 
     Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt and summary.json (sizes against
-    each platform's limits).
+    each platform's limits). With --serve: a page with every channel side by side, and a chooser for the other posts.
     """
+    if serve:
+        _serve_preview(context, post, newsletter, port, browser=browser)
+        return
     from distributor.dispatch import findings_of, render  # noqa: PLC0415 - cli/__init__.py
-    from distributor.posts import find_post  # noqa: PLC0415 - cli/__init__.py
     from distributor.preview import write_preview  # noqa: PLC0415 - cli/__init__.py
 
     with distributor_of(context, prepared=False) as distributor:
         chosen = distributor.settings.newsletter(newsletter)
-        found = find_post(distributor.settings.path(chosen.posts), post, chosen.zone)
+        today = datetime.now(chosen.zone).date()
+        found = _choose(distributor.settings, chosen, post, today, command="preview POST")
         messages = render(distributor.engine, chosen, found, fetch=pictures)
         summary = write_preview(messages, out)
-        today = datetime.now(chosen.zone).date()
         findings = findings_of(distributor.engine, chosen, found, today, messages)
     if as_json:
         print_json(summary)
@@ -228,7 +246,28 @@ def _go_on(distributor: Distributor, issue: Issue, patience: timedelta, *, dry_r
     return deliver(distributor, issue, patience=patience)
 
 
-def _choose(settings: Settings, newsletter: Newsletter, post: str | None, day: date) -> Post:
+def _serve_preview(
+    context: typer.Context, post: str | None, newsletter: str | None, port: int, *, browser: bool
+) -> None:
+    from distributor.preview.board import Desk, named_post  # noqa: PLC0415 - cli/__init__.py
+    from distributor.preview.server import serve  # noqa: PLC0415 - likewise
+
+    settings = settings_of(context)
+    chosen = settings.newsletter(newsletter)
+    opened = named_post(settings.path(chosen.posts), post, chosen.zone) if post else None
+    # uvicorn takes the signals while it runs and raises them again at its end; that is no reason to end badly.
+    with stopping_on_signals(threading.Event()):
+        serve(
+            Desk(settings.root, chosen.slug, opened),
+            port,
+            ready=lambda address: say(f"preview: {address}   follows each save; Ctrl-C stops"),
+            browser=browser,
+        )
+
+
+def _choose(
+    settings: Settings, newsletter: Newsletter, post: str | None, day: date, command: str = "send POST"
+) -> Post:
     from distributor.posts import PickVerdict, find_post, pick_post  # noqa: PLC0415 - cli/__init__.py
 
     folder = settings.path(newsletter.posts)
@@ -238,9 +277,7 @@ def _choose(settings: Settings, newsletter: Newsletter, post: str | None, day: d
     pick = pick_post(folder, day, newsletter.zone, now=datetime.now(UTC), settle=timedelta(0))
     if pick.verdict is PickVerdict.PICKED and pick.post:
         return pick.post
-    raise RequestRefused(
-        f"{newsletter.slug} {day}: {pick.detail}\nName the post: {hint(settings, 'send POST')}"
-    )
+    raise RequestRefused(f"{newsletter.slug} {day}: {pick.detail}\nName the post: {hint(settings, command)}")
 
 
 def _show_plan(post: Post, sizes: Mapping[str, int], messages: int) -> None:

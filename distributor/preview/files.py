@@ -35,7 +35,7 @@ def write_preview(
         files = _WRITERS.get(message.channel, _unknown_files)(message, now or datetime.now(UTC))
         for name, data in files.items():
             (out / name).write_bytes(data)
-        summary.append({**_measured(message), "files": sorted(files)})
+        summary.append({**measured(message), "files": sorted(files)})
     text = json.dumps(summary, ensure_ascii=False, indent=2)
     (out / "summary.json").write_text(text + "\n", "utf-8")
     return summary
@@ -48,7 +48,8 @@ def sample_values(message: Message) -> dict[str, str]:
     }
 
 
-def _filled(message: Message, key: str) -> str:
+def filled(message: Message, key: str) -> str:
+    """A text of the message as a reader gets it, with sample values in its placeholders."""
     text = message.content[key]
     for name, value in sample_values(message).items():
         text = text.replace(name, value)
@@ -64,8 +65,8 @@ def _email_files(message: Message, now: datetime) -> Files:
         values=sample_values(message),
     )
     return {
-        "email.html": _filled(message, "html").encode(),
-        "email.txt": _filled(message, "text").encode(),
+        "email.html": filled(message, "html").encode(),
+        "email.txt": filled(message, "text").encode(),
         "email.eml": compose(parcel),
     }
 
@@ -97,7 +98,7 @@ def _wecom_files(message: Message, _: datetime) -> Files:
     mode, *asked = message.variant.split("+")
     own = f"wecom-{mode}-{'-'.join(asked)}-{{part}}.{'txt' if mode == 'text' else 'md'}"
     name = (own if asked else _WECOM_NAMES[mode]).format(part=message.part)
-    lines = message.content.values() if mode == "news" else [_main_text(message)]
+    lines = message.content.values() if mode == "news" else [main_text(message)]
     return {name: "\n".join(lines).encode()}
 
 
@@ -134,14 +135,15 @@ LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
 }
 
 
-def _main_text(message: Message) -> str:
+def main_text(message: Message) -> str:
     """The text that the channel's limit is about."""
     names = ("html", "markdown", "text", "description")
     return next((message.content[name] for name in names if name in message.content), "")
 
 
-def _measured(message: Message) -> dict[str, object]:
-    visible = message.content.get("plain") or message.content.get("text") or _main_text(message)
+def measured(message: Message) -> dict[str, object]:
+    """One part's entry of the summary: its sizes, its channel's limits, its warnings."""
+    visible = message.content.get("plain") or message.content.get("text") or main_text(message)
     return {
         "channel": message.channel,
         "variant": message.variant,
@@ -150,7 +152,7 @@ def _measured(message: Message) -> dict[str, object]:
         "characters": len(visible),
         "utf16_units": utf16_units(visible),
         "entities": count_entities(message.content["html"]) if message.channel == "telegram" else 0,
-        "utf8_bytes": utf8_bytes(_main_text(message)),
+        "utf8_bytes": utf8_bytes(main_text(message)),
         "limits": dict(LIMITS.get((message.channel, message.variant.partition("+")[0]), {})),
         "hash": message.hash,
         "warnings": list(message.warnings),
