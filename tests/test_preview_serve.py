@@ -108,7 +108,7 @@ class TestPage:
     def test_an_inbox_row_has_sender_subject_and_first_words(self, project: Project) -> None:
         write(project)
         row = parsed_page(desk_of(project)).find(".//*[@class='inbox dark']")
-        assert text_of(row) == "A AI 日报 daily@news.example.com 安静的早晨一条新闻 它的第一句。来源 07:30"
+        assert text_of(row) == "A AI 日报 daily@news.example.com 安静的早晨一条新闻 它的第一句。 07:30"
 
     def test_meters_stand_beside_each_message(self, project: Project) -> None:
         project.settings(newsletter=BOTH)

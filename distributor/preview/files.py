@@ -10,7 +10,7 @@ from pathlib import Path
 from distributor.channels.email.mime import compose
 from distributor.channels.email.render import TOO_LARGE
 from distributor.channels.telegram.render import LIMIT, count_entities
-from distributor.channels.wecom.render import DIALECTS, NEWS_DESCRIPTION
+from distributor.channels.wecom.dialects import DIALECTS
 from distributor.model import DeliveryId, Message, Parcel, Recipient
 from distributor.rendering import utf8_bytes, utf16_units
 
@@ -131,7 +131,6 @@ LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
         "utf8_bytes": LIMIT.bytes,
     },
     **{("wecom", variant): {"utf8_bytes": dialect.limit} for variant, dialect in DIALECTS.items()},
-    ("wecom", "news"): {"utf8_bytes": NEWS_DESCRIPTION},
 }
 
 
