@@ -3,6 +3,7 @@
     DistributorError                what a person can read: what, where, what to do
     ├─ ConfigError                  the configuration is wrong; outside the family that a send may catch
     ├─ PostError                    a post cannot be read or rendered well
+    ├─ PictureError                 a picture cannot be fetched, read or made fit for a reader
     ├─ RequestRefused               a command asked for something that must not be done
     ├─ ServiceDown                  our own database or broker does not answer
     └─ SendError                    a transport could not do what it was asked
@@ -59,6 +60,26 @@ class PostError(DistributorError):
     def __init__(self, path: Path | str, reason: str, line: int | None = None) -> None:
         self.path, self.reason, self.line = path, reason, line
         super().__init__(f"{path}:{line}: {reason}" if line else f"{path}: {reason}")
+
+
+class PictureError(DistributorError):
+    """A picture cannot be fetched, read, or made fit for a reader: its address, the reason and what to do.
+
+    The address is shown without user name and query: a signed one opens a private store to whoever reads the log.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address, self.reason = address, reason
+        super().__init__(f"{shown_address(address)}: {reason}")
+
+
+def shown_address(address: str) -> str:
+    """An address without user name and query."""
+    bare, query, _ = address.partition("?")
+    scheme, there, rest = bare.partition("://")
+    host, slash, path = rest.partition("/")
+    shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if there else bare
+    return shown + ("?…" if query else "")
 
 
 class RequestRefused(DistributorError):

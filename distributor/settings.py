@@ -256,6 +256,29 @@ class WecomSettings(Frozen):
     on_unconfirmed: Literal["hold", "resend"] = "hold"
 
 
+class WechatSettings(Frozen):
+    """`[wechat]`. Each account's id and secret come from DISTRIBUTOR_WECHAT_<NAME>_APPID and …_SECRET."""
+
+    api: Url = "https://api.weixin.qq.com"
+    timeout: Duration = timedelta(seconds=30)
+    publish_patience: Duration = Field(
+        timedelta(seconds=30), description="how long a publication's result is waited for"
+    )
+    retry: Retry = Retry(first=timedelta(seconds=60))
+    on_unconfirmed: Literal["hold", "resend"] = "hold"
+
+
+class WechatAccount(Frozen):
+    """What a WeChat Official Account's login is made of, from the environment."""
+
+    appid: str = ""
+    secret: SecretStr = SecretStr("")
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.appid and self.secret.get_secret_value())
+
+
 class Web(Frozen):
     """`[web]`: what the mail's links point to."""
 
@@ -351,6 +374,20 @@ class WecomDestination(Frozen):
     mode: Literal["markdown_v2", "markdown", "text"] = "markdown_v2"
 
 
+class WechatDestination(Frozen):
+    """`[[channels.wechat.destinations]]`: a WeChat Official Account (公众号)."""
+
+    name: Name
+    mode: Literal["draft", "publish", "mass"] = Field(
+        "draft",
+        description="draft: an editor publishes; publish: on the account's page; mass: also sent to all followers",
+    )
+    author: str = Field("", max_length=16, description="empty: the sender's name")
+    default_cover: str = Field(
+        "", description="a file of the project, or an https address, for posts without a cover"
+    )
+
+
 class EmailChannelSettings(Frozen):
     """`[channels.email]` of a newsletter."""
 
@@ -370,6 +407,12 @@ class WecomChannelSettings(Frozen):
     destinations: tuple[WecomDestination, ...] = ()
 
 
+class WechatChannelSettings(Frozen):
+    """`[channels.wechat]` of a newsletter."""
+
+    destinations: tuple[WechatDestination, ...] = ()
+
+
 class Channels(BaseModel):
     """`[channels.*]`: a table for each channel the newsletter uses; another package's channel keeps its own keys."""
 
@@ -378,6 +421,7 @@ class Channels(BaseModel):
     email: EmailChannelSettings | None = None
     telegram: TelegramChannelSettings | None = None
     wecom: WecomChannelSettings | None = None
+    wechat: WechatChannelSettings | None = None
 
 
 class Canary(Frozen):
@@ -425,7 +469,9 @@ class Newsletter(Frozen):
     def channels(self) -> tuple[str, ...]:
         """Names of the channels this newsletter uses."""
         tables = self.channel_settings
-        known = [name for name in ("email", "telegram", "wecom") if getattr(tables, name) is not None]
+        known = [
+            name for name in ("email", "telegram", "wecom", "wechat") if getattr(tables, name) is not None
+        ]
         return (*known, *(tables.model_extra or {}))
 
     def post_url(self, *, slug: str, day: date | None) -> str | None:
@@ -452,11 +498,13 @@ class Settings(Frozen):
     email: EmailSettings = EmailSettings()
     telegram: TelegramSettings = TelegramSettings()
     wecom: WecomSettings = WecomSettings()
+    wechat: WechatSettings = WechatSettings()
     web: Web = Web()
     operator: Operator = Operator()
     retention: Retention = Retention()
     newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)
     wecom_keys: Mapping[str, SecretStr] = Field(default_factory=dict)
+    wechat_accounts: Mapping[str, WechatAccount] = Field(default_factory=dict)
 
     def path(self, relative: Path | str) -> Path:
         return self.root / relative
@@ -498,11 +546,18 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
         for name in _robots(system, newsletters)
         if (key := secrets.read(wecom_key_name(name)))
     }
+    accounts = {name: secrets.read_account(name) for name in wechat_names(newsletters)}
     settings = _validate(
         Settings,
         config / "distributor.toml",
         mistakes,
-        {**system, "root": root, "newsletters": newsletters, "wecom_keys": keys},
+        {
+            **system,
+            "root": root,
+            "newsletters": newsletters,
+            "wecom_keys": keys,
+            "wechat_accounts": accounts,
+        },
     )
     if mistakes or settings is None:
         raise ConfigError(mistakes)
@@ -519,6 +574,18 @@ def packaged(name: str) -> Path:
 def wecom_key_name(robot: str) -> str:
     """The environment variable that holds a robot's key."""
     return f"{PREFIX}WECOM_{robot.upper().replace('-', '_')}_KEY"
+
+
+def wechat_secret_names(account: str) -> tuple[str, str]:
+    """The environment variables that hold an account's AppID and AppSecret."""
+    stem = f"{PREFIX}WECHAT_{account.upper().replace('-', '_')}"
+    return f"{stem}_APPID", f"{stem}_SECRET"
+
+
+def wechat_names(newsletters: Mapping[str, Newsletter]) -> list[str]:
+    """Every Official Account that a newsletter names."""
+    tables = [newsletter.channel_settings.wechat for newsletter in newsletters.values()]
+    return sorted({place.name for table in tables if table for place in table.destinations})
 
 
 def relay_password_name(relay: str) -> str:
@@ -618,6 +685,7 @@ class _Secrets:
         "SMTP_PORT": ("email", "smtp", "port"),
         "TELEGRAM_API": ("telegram", "api"),
         "WECOM_API": ("wecom", "api"),
+        "WECHAT_API": ("wechat", "api"),
         "WEB_BASE_URL": ("web", "base_url"),
         "WEB_HOST": ("web", "host"),
         "WEB_PORT": ("web", "port"),
@@ -643,6 +711,10 @@ class _Secrets:
         for relay in _relay_tables(table):
             if password := self.read(relay_password_name(str(relay.get("name", "")))):
                 relay["password"] = password
+
+    def read_account(self, name: str) -> WechatAccount:
+        appid, secret = map(self.read, wechat_secret_names(name))
+        return WechatAccount(appid=appid or "", secret=SecretStr(secret or ""))
 
     def read(self, name: str) -> str | None:
         path = self.environment.get(f"{name}_FILE")
