@@ -334,6 +334,7 @@ def _tell_finished(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> No
     """The report at the end of a send; the dead-man ping when nothing needs a person."""
     total = sum(engine.ledger.tallies(issue.id).values(), Tally())
     lines = [issue.title, "", report(engine, issue), *_open_questions(engine, issue, total)]
+    lines += _left_to_people(engine, issue)
     verdict = (
         f"{total.unconfirmed} unconfirmed, please look" if total.unconfirmed else f"done, {total.sent} sent"
     )
@@ -356,6 +357,15 @@ def _open_questions(engine: Engine, issue: Issue, total: Tally) -> Iterator[str]
         yield f"{total.failed} failed:"
         yield from _reasons(engine, issue)
         yield f"  again: distributor resend {issue.id} --only failed --reason …"
+
+
+def _left_to_people(engine: Engine, issue: Issue) -> Iterator[str]:
+    """What lies ready at the destinations of channels that end with a person, and where."""
+    for channel in engine.ledger.tallies(issue.id):
+        if getattr(engine.channels.get(channel), "ends_with_a_person", False):
+            yield ""
+            for entry in engine.ledger.log(issue.id, states=[DeliveryState.SENT], channel=channel):
+                yield f"{channel} {entry.destination}: {entry.text}"
 
 
 def report(engine: Engine, issue: Issue) -> str:

@@ -25,6 +25,8 @@ class WechatChannel(OneWay):
     """The channel "wechat". Each account is a relay of its own: one that WeChat locks out stops alone."""
 
     name = "wechat"
+    #: The report at the end of a send repeats what the receipts say.
+    ends_with_a_person = True
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self._settings = settings

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import groupby
 from urllib.parse import urlsplit
 
 from markdown_it.token import Token
@@ -53,11 +54,14 @@ class Article:
     has_footnotes: bool
 
 
-def write_article(document: Document, styles: Mapping[str, str], joint: str) -> Article:
-    """The post's body as blocks; `styles` by element, `joint` between a link's text and its address."""
+def write_article(document: Document, cover: str, styles: Mapping[str, str], joint: str) -> Article:
+    """The post's cover and body as blocks; `styles` by element, `joint` between a link's text and its address."""
     body, footnotes = _without_footnotes(document)
     writer = _Writer(styles, joint, {number: _tree(tokens) for number, tokens in footnotes.items()})
-    blocks = list(writer.flow(_tree(body).children, 0))
+    tree = _tree(body)
+    if cover and all(img.attributes.get("src") != cover for img in tree.find("img")):
+        tree.children.insert(0, Element("p", {}, [Element("img", {"src": cover})]))
+    blocks = list(writer.flow(tree.children, 0))
     return Article(
         blocks=blocks,
         notes=list(writer.written_notes()),
@@ -143,14 +147,15 @@ class _Writer:
 
     def _note(self, note: _Note) -> str:
         if note.content is not None:
-            return " ".join(self._in_one_line(note.content))
+            return " ".join(self._in_one_line(note.content.children))
         return escape_text(f"{note.title}{self.joint}{note.address}" if note.title else note.address)
 
-    def _in_one_line(self, node: Element) -> Iterator[str]:
-        for child in node.children:
-            if isinstance(child, Element) and child.tag in _BLOCKS:
-                yield from self._in_one_line(child)
-            elif html := self.inline([child]).strip():
+    def _in_one_line(self, nodes: Sequence[Node]) -> Iterator[str]:
+        """What stands in each block, without the block."""
+        for is_block, some in groupby(nodes, lambda node: isinstance(node, Element) and node.tag in _BLOCKS):
+            if is_block:
+                yield from (line for node in some for line in self._in_one_line(_children(node)))
+            elif html := self.inline(list(some)).strip():
                 yield html
 
     # ── blocks ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -339,6 +344,10 @@ _INLINE: Mapping[str, tuple[str, str]] = {
     "kbd": ("code", "code"),
     "mark": ("span", "mark"),
 }
+
+
+def _children(node: Node) -> Sequence[Node]:
+    return [] if isinstance(node, str) else node.children
 
 
 def _stays_a_link(address: str) -> bool:

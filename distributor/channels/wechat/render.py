@@ -104,7 +104,8 @@ def render_wechat(post: Post, newsletter: Newsletter, templates: Environment) ->
     theme = load_theme(templates)
     joint = WORDING[language_of(post, newsletter)].joint
     articles = (  # the second one is written only when the first is too long
-        (styles, write_article(document, styles, joint)) for styles in (theme.styles, theme.lean)
+        (styles, write_article(document, post.cover_image or "", styles, joint))
+        for styles in (theme.styles, theme.lean)
     )
     content = _fitted(post, newsletter, articles, address, warnings)
     return Message(
