@@ -252,7 +252,7 @@ class TestSecrets:
         assert accounts["main-desk"].secret.get_secret_value() == "hush"
         assert (accounts["main-desk"].complete, accounts["other"].complete) == (True, False)
         assert "hush" not in repr(settings)
-        assert settings.newsletter(None).channels == ("wechat",)
+        assert settings.newsletter(None).channels == ("email", "wechat")
 
     def test_a_variable_does_not_hide_a_mistake_of_the_file(self, project: Project) -> None:
         write(project, "distributor.toml", 'database = "sqlite:///x"\n')

@@ -56,8 +56,8 @@ def preview(
 ) -> None:
     """Render a post on every channel into files, and send nothing.
 
-    Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt and summary.json (sizes against
-    each platform's limits).
+    Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt, wechat-article.html and
+    summary.json (sizes against each platform's limits).
     """
     from distributor.dispatch import render  # noqa: PLC0415 - cli/__init__.py
     from distributor.posts import find_post  # noqa: PLC0415 - cli/__init__.py

@@ -548,6 +548,8 @@ def scripted(world: World, api: str) -> WechatTransport:
 
 
 TOKEN = Answer.of({"access_token": "token-not-to-print", "expires_in": 7200})
+#: A success without what was asked for: no drafts are listed, no picture gets an address.
+NOTHING = Answer.of({"errcode": 0})
 STALE = Answer.of({"errcode": 40001, "errmsg": "invalid credential token-not-to-print"})
 
 
@@ -566,6 +568,7 @@ STALE = Answer.of({"errcode": 40001, "errmsg": "invalid credential token-not-to-
         ([TOKEN, Answer(502, b"{}")], Unavailable, Kind.SERVER),
         ([TOKEN, Answer(413, b"")], Rejected, Kind.CONTENT),
         ([TOKEN, HANG_UP], Unavailable, Kind.NETWORK),
+        ([TOKEN, NOTHING, NOTHING], Unavailable, Kind.SERVER),
         (
             [TOKEN, STALE, TOKEN, TOKEN, STALE],
             Unavailable,

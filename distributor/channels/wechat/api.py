@@ -16,7 +16,6 @@ from distributor.pictures import Picture
 from distributor.settings import WechatAccount
 
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
-ENDINGS = {"jpeg": "jpg", "png": "png", "gif": "gif"}
 
 quiet("httpx")
 
@@ -33,14 +32,20 @@ class WechatApi:
         self._tokens = Tokens(store, account.appid, self._ask_token)
 
     def call(
-        self, path: str, body: Mapping[str, object], *, repeatable: bool = True, welcome: int = OK
+        self,
+        path: str,
+        body: Mapping[str, object],
+        *,
+        wants: str = "",
+        repeatable: bool = True,
+        welcome: int = OK,
     ) -> Answer:
-        """Posts JSON; the errcode `welcome` is as good as 0. Raises SendError.
+        """Posts JSON; the answer has the field `wants`; the errcode `welcome` is as good as 0. Raises SendError.
 
         A lost answer is Unavailable when the call is `repeatable`, else Unconfirmed.
         """
         content = _json(body)
-        return self._with_token(
+        answer = self._with_token(
             lambda token: self._post(
                 path,
                 token,
@@ -51,14 +56,20 @@ class WechatApi:
             ),
             welcome,
         )
+        if wants and wants not in answer:
+            raise _lost(repeatable, Kind.SERVER, f"WeChat's answer has no `{wants}`")
+        return answer
 
-    def upload(self, path: str, picture: Picture, **query: str) -> Answer:
-        """Posts a picture as the form's field `media`. Raises SendError."""
-        name = f"{picture.hash[:16]}.{ENDINGS[picture.kind]}"
-        files = {"media": (name, picture.data, f"image/{picture.kind}")}
-        return self._with_token(
+    def upload(self, path: str, picture: Picture, wants: str, **query: str) -> str:
+        """Posts a picture as the form's field `media`; returns the answer's field `wants`. Raises SendError."""
+        name = f"{picture.hash[:16]}.{picture.suffix}"
+        files = {"media": (name, picture.data, picture.content_type)}
+        answer = self._with_token(
             lambda token: self._post(path, token, params={**query, "access_token": token}, files=files)
         )
+        if wants not in answer:
+            raise _lost(True, Kind.SERVER, f"WeChat's answer has no `{wants}`")
+        return str(answer[wants])
 
     def _ask_token(self, force: bool) -> Token:
         body = {

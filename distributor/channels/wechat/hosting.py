@@ -3,7 +3,9 @@
 What was uploaded once is remembered by its content's hash, so that a retry, or tomorrow's issue with the same cover, uploads nothing.
 """
 
+import logging
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,13 +17,19 @@ from distributor.channels.wechat.api import WechatApi
 from distributor.channels.wechat.store import Store
 from distributor.errors import Kind, PictureError, Rejected, shown_address
 from distributor.pictures import FetchRules, Picture, as_jpeg_or_png, fetch
-from distributor.rendering import is_web
+from distributor.rendering import cut, is_web
+
+log = logging.getLogger(__name__)
 
 #: jpg and png below 1 MB ("上传图文消息内的图片获取URL").
 MOST_BYTES = 1_000_000
 #: Twice the column on a screen with two pixels to a point.
 MOST_WIDTH = 1354
 REMEMBERED = timedelta(days=30)
+#: Seconds for fetching all pictures of an article; a server that hangs must not hold the others up for ever.
+PATIENCE = 120.0
+#: So many pictures that were left out are named in a receipt; the log names all.
+NAMED = 2
 
 IMG = re.compile(r'<img src="([^"]*)"(?: alt="([^"]*)")?[^>]*>(?=(<figcaption)?)')
 
@@ -42,6 +50,14 @@ class Hosting:
     rules: FetchRules
     root: Path
     problems: list[str] = field(default_factory=list)
+    until: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
+
+    @property
+    def said(self) -> str:
+        """The problems in short: a row of the ledger has room for some 500 characters."""
+        named = [cut(problem, 160) for problem in self.problems[:NAMED]]
+        more = len(self.problems) - len(named)
+        return "; ".join([*named, *([f"{more} more left out: see the log"] if more else [])])
 
     def content(self, html: str) -> str:
         """The article with every picture's address replaced; one that cannot be had is replaced by its text.
@@ -62,10 +78,9 @@ class Hosting:
                 return self._cover(self._fitted(address), anew)
             except (PictureError, Rejected) as error:
                 self._note("cover", address, error)
-        said = "; ".join(self.problems) or "the post has none"
         raise Rejected(
-            text=f"no cover, and WeChat takes no article without one: {said}. Give the post a `cover_image`, or the "
-            "destination a `default_cover`",
+            text="no cover, and WeChat takes no article without one: give the post a `cover_image`, or the "
+            f"destination a `default_cover` ({self.said or 'the post has none'})",
             kind=Kind.CONTENT,
         )
 
@@ -82,12 +97,13 @@ class Hosting:
             raise error
         said = str(error) if isinstance(error, PictureError) else f"{shown_address(address)}: {error}"
         self.problems.append(f"{what} left out: {said}")
+        log.warning("wechat %s left out: %s", what, said)
 
     def _address(self, picture: Picture) -> str:
         key = f"wechat:{self.api.appid}:picture:{picture.hash}"
         known = self.store.get(key)
         if known is None:
-            known = str(self.api.upload("/cgi-bin/media/uploadimg", picture)["url"])
+            known = self.api.upload("/cgi-bin/media/uploadimg", picture, "url")
             self.store.set(key, known, REMEMBERED)
         return known
 
@@ -95,11 +111,13 @@ class Hosting:
         key = f"wechat:{self.api.appid}:cover:{picture.hash}"
         if not anew and (known := self.store.get(key)):
             return Cover(known, fresh=False)
-        media_id = str(self.api.upload("/cgi-bin/material/add_material", picture, type="image")["media_id"])
+        media_id = self.api.upload("/cgi-bin/material/add_material", picture, "media_id", type="image")
         self.store.set(key, media_id, REMEMBERED)
         return Cover(media_id, fresh=True)
 
     def _fitted(self, address: str) -> Picture:
+        if time.monotonic() > self.until:
+            raise PictureError(address, f"no time left: an article's pictures have {PATIENCE:g} s together")
         data = fetch(address, self.rules).data if is_web(address) else _read(self.root, address)
         return as_jpeg_or_png(
             data, most_bytes=MOST_BYTES, most_width=MOST_WIDTH, keep_gif=False, address=address

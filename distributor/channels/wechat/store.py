@@ -108,5 +108,11 @@ def open_store(broker: str) -> Store:
     from redis.backoff import NoBackoff  # noqa: PLC0415 - likewise
     from redis.retry import Retry  # noqa: PLC0415 - likewise
 
-    fast = Retry(NoBackoff(), 0)
-    return RedisStore(Redis.from_url(broker, socket_timeout=2, socket_connect_timeout=2, retry=fast))
+    redis = Redis.from_url(
+        broker,
+        socket_timeout=2,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=25,
+    )
+    return RedisStore(redis)

@@ -18,6 +18,7 @@ import httpx
 from distributor.channels.wechat.answers import NO_SUCH_MEDIA, PUBLISH_STATUSES, SENT_BEFORE, quota_spent
 from distributor.channels.wechat.api import WechatApi
 from distributor.channels.wechat.hosting import Hosting
+from distributor.channels.wechat.render import TITLE
 from distributor.channels.wechat.store import Store
 from distributor.errors import Kind, Rejected
 from distributor.model import Parcel, Receipt
@@ -25,7 +26,6 @@ from distributor.pictures import FetchRules
 from distributor.rendering import cut, utf16_units
 from distributor.settings import Newsletter, Settings, WechatDestination, wechat_secret_names
 
-TITLE = 64
 TEST_MARK = "[TEST] "
 #: Clocks differ: what WeChat dates so much before the issue may still be ours.
 CLOCKS = timedelta(minutes=2)
@@ -68,7 +68,8 @@ class Job:
 
     @property
     def key(self) -> str:
-        return f"wechat:{self.api.appid}:job:{self.mark}"
+        """Under which what this delivery has reached is remembered."""
+        return f"wechat:{self.api.appid}:{self.mode}:{self.mark}"
 
     def article(self) -> dict[str, object]:
         """The fields of draft/add that do not depend on uploads."""
@@ -118,8 +119,8 @@ class WechatTransport:
         if job.mode in NEEDS:
             _require_right(job.api, NEEDS[job.mode])
         receipt = MODES[job.mode](self, job)
-        problems = "; ".join(job.hosting.problems)
-        return receipt._replace(text=f"{receipt.text}; {problems}" if problems else receipt.text)
+        left_out = job.hosting.said
+        return receipt._replace(text=f"{receipt.text}; {left_out}") if left_out else receipt
 
     # ── what a parcel needs ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,7 +168,9 @@ class WechatTransport:
             return Receipt(provider_id=article_id, code="0", text="published by an earlier try")
         if publish_id is None:
             media_id, _ = self._draft_of(job)
-            publish_id = str(job.api.call(SUBMIT, {"media_id": media_id}, repeatable=False)["publish_id"])
+            body = {"media_id": media_id}
+            answer = job.api.call(SUBMIT, body, wants="publish_id", repeatable=False)
+            publish_id = str(answer["publish_id"])
             self._store.set(job.key, publish_id, REMEMBERED)
         return self._published(job, publish_id)
 
@@ -176,15 +179,15 @@ class WechatTransport:
         pause = FIRST_LOOK
         while time.monotonic() < until:
             answer = job.api.call("/cgi-bin/freepublish/get", {"publish_id": publish_id})
-            status = int(answer.get("publish_status", 1))
+            status = answer.get("publish_status", 1)
             if status == 0:
                 return Receipt(
                     provider_id=str(answer.get("article_id", publish_id)),
                     code="0",
                     text="published on the account's page",
                 )
-            if status in PUBLISH_STATUSES:
-                text = f"{PUBLISH_STATUSES[status]}: look at the draft on mp.weixin.qq.com"
+            if why := PUBLISH_STATUSES.get(status):
+                text = f"{why}: look at the draft on mp.weixin.qq.com"
                 raise Rejected(text=text, code=f"publish_status {status}", kind=Kind.POLICY)
             self._sleep(min(pause, max(until - time.monotonic(), 0.0)))
             pause = min(pause * 2, LONGEST_LOOK)
@@ -217,9 +220,9 @@ class WechatTransport:
         """The media id of this delivery's draft, and whether an earlier try had created it."""
         if not job.is_test and (media_id := _find(job, "/cgi-bin/draft/batchget", "media_id")):
             return media_id, True
-        content = job.hosting.content(job.parcel.message.content["content"])
         covers = (job.parcel.message.content["cover"], job.place.default_cover)
-        cover = job.hosting.cover(covers)
+        cover = job.hosting.cover(covers)  # first: without one, nothing else is worth an upload
+        content = job.hosting.content(job.parcel.message.content["content"])
         try:
             return _add(job, content, cover.media_id), False
         except Rejected as error:
@@ -244,7 +247,8 @@ def places(newsletter: Newsletter) -> Sequence[WechatDestination]:
 
 def _add(job: Job, content: str, cover: str) -> str:
     article = {**job.article(), "content": content, "thumb_media_id": cover}
-    return str(job.api.call("/cgi-bin/draft/add", {"articles": [article]})["media_id"])
+    answer = job.api.call("/cgi-bin/draft/add", {"articles": [article]}, wants="media_id")
+    return str(answer["media_id"])
 
 
 def _find(job: Job, path: str, name: str) -> str | None:
