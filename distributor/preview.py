@@ -10,7 +10,7 @@ from pathlib import Path
 from distributor.channels.email.mime import compose
 from distributor.channels.email.render import CLIPPED_ABOVE
 from distributor.channels.telegram.render import LIMIT, count_entities
-from distributor.channels.wechat.render import MOST_BYTES, MOST_CHARACTERS
+from distributor.channels.wechat.fitting import MOST_BYTES, MOST_CHARACTERS
 from distributor.channels.wecom.render import DIALECTS
 from distributor.model import DeliveryId, Message, Parcel, Recipient
 from distributor.rendering import utf8_bytes, utf16_units

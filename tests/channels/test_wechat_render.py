@@ -21,7 +21,8 @@ from rendering_samples import (
 )
 
 from distributor.channels.wechat.article import write_article
-from distributor.channels.wechat.render import load_theme, render_wechat, shortened, size
+from distributor.channels.wechat.fitting import size
+from distributor.channels.wechat.render import load_theme, render_wechat, shortened
 from distributor.errors import ConfigError, PostError
 from distributor.model import AiUse, Message, Post
 from distributor.rendering import links_in, outline, parse, template_environment
@@ -299,6 +300,12 @@ def test_a_teaser_is_cut_before_a_section() -> None:
     kept = re.findall(r"第 (\d+) 节", html)
     assert kept == [str(n) for n in range(len(kept))]
     assert html.rindex("又一段") > html.rindex("第 "), "the last section is whole"
+
+
+def test_a_very_long_paragraph_behind_a_short_one_is_begun() -> None:
+    html = html_of("## 题\n\n短。\n\n" + "很长的一段。" * 9000)
+    assert size(html) > 15_000
+    assert "很长的一段。</p>" in html
 
 
 def test_a_teaser_without_an_address_asks_for_one() -> None:
