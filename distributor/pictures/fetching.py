@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import dns.exception
 import dns.resolver
@@ -34,7 +34,10 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class FetchRules:
-    """What one picture may cost. `seconds` is the whole time, from the name server's answer to the last byte."""
+    """What one picture may cost.
+
+    `seconds` is the whole time, from the name server's answer to the last byte; `most_pixels` is for whoever decodes it.
+    """
 
     most_bytes: int = 10_000_000
     seconds: float = 10
@@ -50,58 +53,60 @@ class Fetched(NamedTuple):
     kind: str
 
 
-def fetch(address: str, rules: FetchRules = FetchRules(), *, resolve: Resolve | None = None) -> Fetched:
-    """The file behind a full http(s) address.
+def fetch(
+    address: str,
+    rules: FetchRules = FetchRules(),
+    *,
+    resolve: Resolve | None = None,
+    network: httpcore.NetworkBackend | None = None,
+) -> Fetched:
+    """The file behind a full http(s) address. `resolve` and `network`: who else answers for names, and connects.
 
     Raises:
         PictureError: a private address, a redirect too many or to http, too large, too slow, not there, no picture.
     """
-    deadline = time.monotonic() + rules.seconds
-    backend = _CheckedBackend(rules, deadline, resolve or by_name_server)
-    here = address
+    backend = _CheckedBackend(rules, resolve or by_name_server, network or httpcore.SyncBackend())
     try:
-        with httpcore.ConnectionPool(network_backend=backend) as pool:
-            for _ in range(rules.most_redirects + 1):
-                answer = _get(pool, _require_web(here, address), rules)
-                if isinstance(answer, bytes):
-                    return Fetched(answer, require_picture(answer, address))
-                here = _require_no_downgrade(here, urljoin(here, answer), address)
+        with httpcore.ConnectionPool(httpx.create_ssl_context(), network_backend=backend) as pool:
+            data = _follow(pool, address, rules)
     except _Refused as refusal:
         raise PictureError(address, str(refusal)) from None
     except httpcore.TimeoutException:
-        raise PictureError(
-            address, f"took longer than {rules.seconds:g} s: try again, or keep a copy elsewhere"
-        ) from None
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, OSError) as error:
+        reason = f"took longer than {rules.seconds:g} s: try again, or keep a copy elsewhere"
+        raise PictureError(address, reason) from None
+    except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise PictureError(address, f"cannot be fetched ({error}): is the address right?") from None
-    raise PictureError(address, f"more than {rules.most_redirects} redirects: link the picture itself")
+    return Fetched(data, require_picture(data, address))
 
 
 class _Refused(Exception):
     """A rule says no; the text is the reason."""
 
 
-def _require_web(here: str, address: str) -> httpx.URL:
-    """The address, its host in IDNA. Raises PictureError when it is no plain http(s) one."""
+def _follow(pool: httpcore.ConnectionPool, address: str, rules: FetchRules) -> bytes:
+    url = _web(address)
+    for _ in range(rules.most_redirects + 1):
+        answer = _get(pool, url, rules)
+        if isinstance(answer, bytes):
+            return answer
+        there = _web(urljoin(str(url), answer))
+        if (url.scheme, there.scheme) == ("https", "http"):
+            raise _Refused("leads from https to http, where anybody may change it: link an https picture")
+        url = there
+    raise _Refused(f"more than {rules.most_redirects} redirects: link the picture itself")
+
+
+def _web(address: str) -> httpx.URL:
+    """The address, its host in IDNA. Refuses what is no plain http(s) one."""
     try:
-        url = httpx.URL(here)
+        url = httpx.URL(address)
     except (httpx.InvalidURL, ValueError):
-        raise PictureError(address, "no address: a full https:// one is expected") from None
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise PictureError(address, "a full https:// address is expected")
+        raise _Refused("no address: a full https:// one is expected") from None
+    if url.scheme not in {"http", "https"} or not url.host or (url.port or 0) > 65535:
+        raise _Refused("a full https:// address is expected")
     if url.userinfo:
-        raise PictureError(
-            address, "a password in an address would reach every reader: put the picture elsewhere"
-        )
+        raise _Refused("a password in an address would reach every reader: put the picture elsewhere")
     return url
-
-
-def _require_no_downgrade(here: str, there: str, address: str) -> str:
-    if urlsplit(here).scheme == "https" and urlsplit(there).scheme == "http":
-        raise PictureError(
-            address, "leads from https to http, where anybody may change it: link an https picture"
-        )
-    return there
 
 
 def _get(pool: httpcore.ConnectionPool, url: httpx.URL, rules: FetchRules) -> bytes | str:
@@ -109,7 +114,7 @@ def _get(pool: httpcore.ConnectionPool, url: httpx.URL, rules: FetchRules) -> by
     headers = [("Host", url.netloc.decode()), *HEADERS.items()]
     wire = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     with pool.stream("GET", wire, headers=headers, extensions={"timeout": _timeouts(rules)}) as response:
-        said = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+        said = {name.lower(): value.decode("utf-8", "replace") for name, value in response.headers}
         if response.status in {301, 302, 303, 307, 308} and b"location" in said:
             return said[b"location"]
         if response.status != 200:
@@ -140,11 +145,11 @@ def _too_large(rules: FetchRules) -> str:
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects to addresses that were checked, and to nothing else; all of it ends at the deadline (monotonic)."""
+    """Connects to addresses that were checked, and to nothing else; all of it ends when the time is over."""
 
-    def __init__(self, rules: FetchRules, deadline: float, resolve: Resolve) -> None:
-        self.rules, self.deadline, self.resolve = rules, deadline, resolve
-        self.network = httpcore.SyncBackend()
+    def __init__(self, rules: FetchRules, resolve: Resolve, network: httpcore.NetworkBackend) -> None:
+        self.rules, self.resolve, self.network = rules, resolve, network
+        self.deadline = time.monotonic() + rules.seconds
 
     def connect_tcp(
         self,
@@ -154,16 +159,18 @@ class _CheckedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,  # noqa: ARG002 - httpcore's signature
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - likewise
     ) -> httpcore.NetworkStream:
-        """Tries the host's addresses in turn. None of them may be private: half a name is not to be trusted."""
+        """Tries the host's addresses in turn, each for its share of the time.
+
+        None of them may be private: half a name is not to be trusted.
+        """
         addresses = self.addresses(host)
-        for position, address in enumerate(addresses, 1):
+        for others, address in zip(reversed(range(len(addresses))), addresses, strict=True):
+            left = _left(self.deadline, httpcore.ConnectTimeout)
             try:
-                stream = self.network.connect_tcp(
-                    address, port, _left(self.deadline, httpcore.ConnectTimeout)
-                )
+                stream = self.network.connect_tcp(address, port, left / (others + 1))
                 return _TimedStream(stream, self.deadline)
-            except httpcore.ConnectError:
-                if position == len(addresses):
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not others:
                     raise
         raise httpcore.ConnectError("the host has no address")
 
@@ -212,10 +219,15 @@ def _left(deadline: float, over: type[httpcore.TimeoutException]) -> float:
     return left
 
 
-def by_name_server(host: str, seconds: float) -> Sequence[str]:
-    """The host's addresses, IPv4 first, by the system's name servers; unlike getaddrinfo it keeps to the time."""
+def by_name_server(host: str, seconds: float, resolver: dns.resolver.Resolver | None = None) -> Sequence[str]:
+    """The host's addresses, IPv4 first, by the system's name servers; unlike getaddrinfo it keeps to the time.
+
+    Raises:
+        httpcore.ConnectTimeout: no answer in time.
+        OSError: the name is not known.
+    """
     try:
-        answers = dns.resolver.Resolver().resolve_name(host, lifetime=seconds, search=False)
+        answers = (resolver or dns.resolver.Resolver()).resolve_name(host, lifetime=seconds, search=False)
     except dns.exception.Timeout:
         raise httpcore.ConnectTimeout("the name server did not answer") from None
     except dns.exception.DNSException:

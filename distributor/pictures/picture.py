@@ -14,12 +14,13 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
 from distributor.errors import PictureError
 
-#: Pixels of a decoded picture: 40 million are 120 MB in memory. A file of a few KB may claim more (a "bomb").
+#: Pixels of a decoded picture: 40 million are 160 MB in memory. A file of a few KB may claim more (a "bomb").
 MOST_PIXELS = 40_000_000
 
 Kind = Literal["jpeg", "png", "gif"]
 
-#: A picture of the most pixels takes some 400 MB while it is converted; besides, warnings' filters are the process's.
+#: A picture of the most pixels takes 60 MB (JPEG) to 650 MB (WebP) while it is converted, seconds long; besides,
+#: warnings' filters are the process's.
 _ONE_AT_A_TIME = Lock()
 
 #: What a file begins with → what it is. Neither its name nor the server's header is asked.
@@ -104,10 +105,15 @@ def as_jpeg_or_png(
     """
     kind = require_picture(data, address)
     try:
-        with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in a file; our own limit of pixels is the lowest
             return _made_fit(data, kind, _Limits(most_bytes, most_width, most_pixels, keep_gif), address)
-    except (OSError, SyntaxError, ValueError, ImageCms.PyCMSError) as error:  # Pillow's, for a broken file
-        reason = f"the {kind.upper()} is broken or cut short ({error}): save it anew"
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(address, _too_many_pixels(most_pixels)) from None
+    except Exception as error:  # a decoder raises anything for a broken file, from OSError to struct.error
+        reason = f"the {kind.upper()} is broken or cut short ({error or type(error).__name__}): save it anew"
         raise PictureError(address, reason) from None
 
 
@@ -127,42 +133,43 @@ def _made_fit(data: bytes, kind: str, limits: _Limits, address: str) -> Picture:
     with _opened(data, kind, limits, address) as image:
         if kind == "gif" and limits.keep_gif and _moves(image) and _fits(image, data, limits):
             return Picture(data, "gif", image.width, image.height)
-        if kind == "jpeg" and _is_plain(image, limits) and len((kept := _kept(image)).data) <= limits.bytes:
+        if _is_plain(image, limits) and len((kept := _kept(image)).data) <= limits.bytes:
             return kept
-        image.draft(
-            None, (2 * limits.width, 2 * limits.width)
-        )  # a huge JPEG is decoded at a part of its size
-        upright = _narrowed(_plain(image), limits.width)
+        # A huge JPEG is decoded at a part of its size, with enough to spare.
+        image.draft(None, (2 * limits.width, 2 * limits.width))
+        upright = _plain(image, limits.width)
     for picture in _attempts(upright, as_png=kind == "png" or _is_graphic(upright)):
         if len(picture.data) <= limits.bytes:
             return picture
-    raise PictureError(
-        address, f"cannot be made smaller than {limits.bytes // 1000} KB: scale it down by hand"
-    )
+    reason = f"cannot be made smaller than {limits.bytes // 1000} KB: scale it down by hand"
+    raise PictureError(address, reason)
 
 
 def _opened(data: bytes, kind: str, limits: _Limits, address: str) -> ImageFile.ImageFile:
-    """Its head alone is read yet. Raises PictureError for a bomb: our limit is lower than those of Pillow."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(data), formats=[kind.upper()])
-    except Image.DecompressionBombError:
-        raise PictureError(address, _too_many_pixels(limits.pixels)) from None
+    """Its head alone is read yet. Raises PictureError for a bomb."""
+    image = Image.open(BytesIO(data), formats=[kind.upper()])
     if image.width * image.height > limits.pixels:
         raise PictureError(address, _too_many_pixels(limits.pixels))
     return image
 
 
 def _is_plain(image: Image.Image, limits: _Limits) -> bool:
-    """A JPEG that needs no change beside the loss of its metadata."""
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    """A JPEG that needs no change beside the loss of its metadata; "MPO" is one with other pictures behind it."""
     return (
-        image.mode in {"RGB", "L"}
+        image.format == "JPEG"
+        and image.mode in {"RGB", "L"}
         and image.width <= limits.width
-        and not turned
+        and not _is_turned(image)
         and "icc_profile" not in image.info
     )
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether its EXIF says so; what cannot be read says nothing."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # as above: a decoder raises anything
+        return False
 
 
 def _kept(image: Image.Image) -> Picture:
@@ -185,16 +192,20 @@ def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The first frame: upright, RGB or RGBA in sRGB, and nothing beside its pixels."""
+def _plain(image: Image.Image, width: int) -> Image.Image:
+    """The first frame: upright, narrowed, RGB or RGBA in sRGB, and nothing beside its pixels.
+
+    Narrowed as soon as its mode allows: what follows then works on a thirtieth of a large picture.
+    """
     image.load()
     profile = image.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
     if upright.mode.startswith("I;16"):
         upright = upright.point(lambda value: value / 256).convert("L")
     wanted = "RGBA" if upright.has_transparency_data else "RGB"
-    if upright.mode not in {"RGB", "RGBA", "CMYK", "L"}:
+    if upright.mode not in {"RGB", "RGBA", "CMYK", "L"} or "transparency" in upright.info:
         upright = upright.convert(wanted)
+    upright = _narrowed(upright, width)
     plain = _in_srgb(upright, profile, wanted) if profile else upright.convert(wanted)
     plain.info.clear()
     return plain

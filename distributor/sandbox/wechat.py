@@ -14,9 +14,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from html import escape
 from typing import Any
 
-from distributor.sandbox.article import Article, picture_kind
+from distributor.sandbox.article import Article, picture_kind, visible_text
 from distributor.sandbox.checks import PLACEHOLDER
 from distributor.sandbox.faults import Fault, Faults
 from distributor.sandbox.httpd import Reply, Request, json_reply
@@ -53,6 +54,7 @@ FORCED_A_DAY, MASS_A_DAY = 20, 1
 VERIFIED_ONLY = ("/cgi-bin/freepublish/submit", "/cgi-bin/message/mass/sendall")
 
 TITLE, NEW_TITLE, AUTHOR, DIGEST = 64, 32, 16, 128
+MADE_UP_DIGEST = 54  # characters of the text, where an article has no digest
 CHARACTERS, CONTENT_BYTES, SOURCE_BYTES = 20_000, 1024 * 1024, 1024
 MOST_ARTICLES = 8
 #: type of add_material → kinds, bytes
@@ -285,7 +287,8 @@ class WechatApi:
         read = Article(str(article["content"]), self.pictures.__contains__)
         if read.refused:
             raise WechatError(45166, f"invalid content: {', '.join(read.refused)}")
-        return {**article, "content": read.html}, [*_notes(article), *read.violations]
+        digest = article.get("digest") or visible_text(read.html)[:MADE_UP_DIGEST]
+        return {**article, "digest": digest, "content": read.html}, [*_notes(article), *read.violations]
 
     def _count_drafts(self, _: str, account: Account, __: Request) -> Answer:
         return {"total_count": len(account.drafts)}
@@ -301,7 +304,11 @@ class WechatApi:
 
     def _list_drafts(self, _: str, account: Account, request: Request) -> Answer:
         items = [
-            {"media_id": media_id, "content": {"news_item": draft["articles"]}, "update_time": draft["at"]}
+            {
+                "media_id": media_id,
+                "content": {"news_item": [_escaped(one) for one in draft["articles"]]},
+                "update_time": draft["at"],
+            }
             for media_id, draft in account.drafts.items()
         ]
         return _page(items, _json(request))
@@ -339,7 +346,7 @@ class WechatApi:
         items = [
             {
                 "article_id": f"article_{number}",
-                "content": {"news_item": [job.article]},
+                "content": {"news_item": [_escaped(job.article)]},
                 "update_time": job.at,
             }
             for number, job in account.publications.items()
@@ -505,6 +512,12 @@ def _draft(account: Account, data: Mapping[str, Any]) -> dict[str, Any]:
     if draft is None:
         raise WechatError(40007, "invalid media_id")
     return draft
+
+
+def _escaped(article: Mapping[str, Any]) -> dict[str, Any]:
+    """As it is given back: HTML's entities stand in the texts."""
+    texts = {name: escape(str(article.get(name, ""))) for name in ("title", "digest", "content_source_url")}
+    return {**article, **texts}
 
 
 def _page(items: list[dict[str, Any]], data: Mapping[str, Any]) -> Answer:

@@ -314,6 +314,20 @@ def test_a_lost_answer_leaves_one_draft(world: World, fault: str) -> None:
     assert receipt.text.startswith("draft found, created by an earlier try")
 
 
+@pytest.mark.parametrize(
+    ("title", "body"), [('AT&T & "Q" <1>', "x & y"), ("图", "![](https://127.0.0.1:1/only-a-picture.png)")]
+)
+def test_a_draft_is_found_as_wechat_gives_it_back(world: World, title: str, body: str) -> None:
+    """With entities in its texts, and with a digest that we did not write."""
+    url = "https://e.org/?a=1&b=2"
+    post = make_post(body, title=title, url=url, cover_image=world.post.cover_image)
+    parcel = world.parcel("main", post)
+    with world.transport() as opened:
+        first, second = opened.send(parcel), opened.send(parcel)
+    assert first.provider_id == second.provider_id
+    assert len(world.kept("draft")) == 1
+
+
 def test_yesterdays_draft_of_the_same_name_is_another_one(world: World) -> None:
     world.send()
     world.send(identity=DeliveryId(8, 1), sent=datetime.now(UTC) + timedelta(minutes=5))

@@ -315,6 +315,18 @@ def test_long_titles_and_escapes_are_noted(client: Client) -> None:
     assert list(second.violations) == ["\\uXXXX instead of UTF-8: WeChat shows it as it stands"]
 
 
+def test_an_article_without_a_digest_gets_its_first_words(client: Client) -> None:
+    client.add(digest="", content=f"<p>{'一二三四五六七八九十' * 6}</p>")
+    (item,) = client.ask("draft/batchget", {"no_content": 1})["item"]
+    assert len(item["content"]["news_item"][0]["digest"]) == 54
+
+
+def test_texts_are_given_back_with_entities(client: Client) -> None:
+    client.add(title="A & B")
+    (item,) = client.ask("draft/batchget", {})["item"]
+    assert item["content"]["news_item"][0]["title"] == "A &amp; B"
+
+
 def test_drafts_are_listed_read_and_deleted(client: Client) -> None:
     made = [client.draft() for _ in range(3)]
     page = client.ask("draft/batchget", {"offset": 1, "count": 2, "no_content": 1})

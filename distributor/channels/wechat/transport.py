@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from html import unescape
 from types import TracebackType
 from typing import Any, Self
 
@@ -257,7 +258,7 @@ def _find(job: Job, path: str, name: str) -> str | None:
     wanted, since = job.article(), (job.parcel.sent_date - CLOCKS).timestamp()
     for item in answer.get("item", ()):
         if item.get("update_time", 0) >= since and any(_same(one, wanted) for one in _articles(item)):
-            return str(item[name])
+            return str(item.get(name, "")) or None
     return None
 
 
@@ -267,7 +268,9 @@ def _articles(item: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _same(one: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
-    return all(one.get(name, "") == wanted[name] for name in ("title", "digest", "content_source_url"))
+    """WeChat gives texts back with `&amp;` in them, and makes up a digest where there was none."""
+    names = [name for name in ("title", "digest", "content_source_url") if wanted[name] or name != "digest"]
+    return all(unescape(str(one.get(name, ""))) == unescape(str(wanted[name])) for name in names)
 
 
 def _require_right(api: WechatApi, path: str) -> None:
