@@ -191,7 +191,7 @@ class _Writer:
         if html:
             yield self.block(f"<{tag}{self.style(tag, *_inset(inset))}>{html}</{tag}>", element.text, SECTION)
 
-    def list(self, element: Element, inset: int) -> Iterator[Block]:
+    def flat_list(self, element: Element, inset: int) -> Iterator[Block]:
         """Items become paragraphs: WeChat's editor takes nested lists apart and loses their bullets."""
         items = [child for child in element.children if isinstance(child, Element)]
         for item, bullet in zip(items, _bullets(element, len(items)), strict=True):
@@ -314,8 +314,8 @@ Writing = Callable[[_Writer, Element, int], Iterator[Block]]
 _BLOCKS: Mapping[str, Writing] = {
     "p": _Writer.paragraph,
     **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), _Writer.heading),
-    "ul": _Writer.list,
-    "ol": _Writer.list,
+    "ul": _Writer.flat_list,
+    "ol": _Writer.flat_list,
     "li": _Writer.paragraph,  # outside a list, as raw HTML may have it
     "blockquote": _Writer.quotation,
     "pre": _Writer.code,
