@@ -18,13 +18,14 @@ GOOD_CUTS: Mapping[int, float] = {SECTION: 0.75, ITEM: 0.5, PARAGRAPH: 0.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """An article with its styles, and what stands below the blocks whatever is cut."""
+    """An article with its styles, and what stands below the blocks whatever is cut; `gap` stands between blocks."""
 
     article: Article
     styles: Mapping[str, str]
     heading: str
     label: str
     more: str = ""
+    gap: str = ""
 
     def html(self, blocks: Sequence[Block] | None = None) -> str:
         """These blocks, or all, with the notes that they refer to."""
@@ -34,7 +35,7 @@ class Sheet:
         )
         title = self._element("p", "notes-title", escape_text(self.heading))
         inner = (
-            "".join(block.html for block in shown),
+            self.gap.join(block.html for block in shown),
             self._element("p", "more", escape_text(self.more)),
             self._element("section", "notes", title + "".join(notes)) if notes else "",
             self._element("p", "label", escape_text(self.label)),

@@ -33,6 +33,8 @@ from distributor.settings import Newsletter
 
 TITLE, TITLE_SHOWN = 64, 32  # WeChat takes 64 characters; its lists, and its newer pages, know 32
 AUTHOR, DIGEST, SOURCE_BYTES = 16, 128, 1024
+#: Between blocks without styles: four characters for what a margin needs thirty.
+BLANK_LINE = "<br>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,10 @@ class Theme:
     @property
     def lean(self) -> Mapping[str, str]:
         return {name: style for name, style in self.styles.items() if name in self.essential}
+
+    @property
+    def bare(self) -> Mapping[str, str]:
+        return {name: style for name, style in self.styles.items() if name == "article"}
 
 
 def load_theme(templates: Environment) -> Theme:
@@ -111,21 +117,23 @@ class Content(NamedTuple):
 
 
 def _content(post: Post, newsletter: Newsletter, document: Document, theme: Theme, address: str) -> Content:
-    """The article with all its styles; else with the essential ones; else a teaser."""
+    """The article with all its styles; else with the essential ones; else with next to none; else a teaser."""
     language = language_of(post, newsletter)
-    for styles in (theme.styles, theme.lean):
+
+    def sheet_with(styles: Mapping[str, str], gap: str = "") -> Sheet:
         article = write_article(document, post.cover_image or "", styles, WORDING[language].joint)
-        sheet = Sheet(
-            article=article,
-            styles=styles,
-            heading=WORDS[language].heading(article),
-            label=ai_label(post, newsletter),
-        )
-        if fits(html := sheet.html()):
-            return Content(html)
+        heading, label = WORDS[language].heading(article), ai_label(post, newsletter)
+        return Sheet(article=article, styles=styles, heading=heading, label=label, gap=gap)
+
+    if fits(html := sheet_with(theme.styles).html()):
+        return Content(html)
+    if fits(html := (lean := sheet_with(theme.lean)).html()):
+        return Content(html)
+    if fits(html := sheet_with(theme.bare, BLANK_LINE).html()):
+        return Content(html)
     more = f"{WORDING[language].read_on_web}{WORDING[language].joint}{address}" if address else "……"
-    blocks = teaser(sheet := replace(sheet, more=more))
-    return Content(sheet.html(blocks), _told(blocks, article.blocks, address))
+    blocks = teaser(sheet := replace(lean, more=more))
+    return Content(sheet.html(blocks), _told(blocks, lean.article.blocks, address))
 
 
 def _told(kept: Sequence[Block], whole: Sequence[Block], address: str) -> str:
