@@ -43,7 +43,10 @@ from distributor.settings import (
     Newsletter,
     Settings,
     Smtp,
+    WechatAccount,
     relay_password_name,
+    wechat_names,
+    wechat_secret_names,
     wecom_key_name,
 )
 
@@ -67,6 +70,7 @@ CLOCK_TOLERANCE = timedelta(seconds=2)
 RESERVED_DOMAINS = ("example.com", "example.net", "example.org", "example", "test", "invalid", "localhost")
 #: A selector cannot be listed, only guessed: what relays and mail servers commonly choose.
 DKIM_SELECTORS = ("default", "mail", "dkim", "selector1", "selector2", "s1", "s2", "k1", "google")
+WECHAT_APPID, WECHAT_SECRET = re.compile(r"wx[0-9a-f]{16}"), re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 WECOM_KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 URL_KEYS = frozenset({"database.url", "broker.url", "telegram.proxy"})
@@ -246,7 +250,8 @@ def _secrets(settings: Settings) -> set[str]:
         settings.pictures.s3.access_key,
         settings.pictures.s3.secret_key,
     )
-    found = [secret.get_secret_value() for secret in (*whole, *settings.wecom_keys.values())]
+    accounts = (account.secret for account in settings.wechat_accounts.values())
+    found = [secret.get_secret_value() for secret in (*whole, *settings.wecom_keys.values(), *accounts)]
     urls = (
         settings.database.url.get_secret_value(),
         settings.broker.url.get_secret_value(),
@@ -745,6 +750,40 @@ def robot_key(robot: str, key: str) -> Said:
     return ok(f"robot {robot} has a key")
 
 
+def check_wechat(context: Context) -> Iterator[Said]:
+    names = wechat_names(context.settings.newsletters)
+    if not names:
+        yield ok("not used")
+    for name in names:
+        yield account_login(name, context.settings.wechat_accounts.get(name, WechatAccount()))
+
+
+def account_login(name: str, account: WechatAccount) -> Said:
+    """Only the shape is looked at: each login counts, and may end a token that another system holds."""
+    appid, secret = wechat_secret_names(name)
+    missing = [
+        variable
+        for variable, value in ((appid, account.appid), (secret, account.secret.get_secret_value()))
+        if not value
+    ]
+    if missing:
+        return fail(
+            f"the Official Account {name} has no login",
+            f"set {' and '.join(missing)}: mp.weixin.qq.com, 设置与开发 → 基本配置; put this server on the IP list there",
+        )
+    if not WECHAT_APPID.fullmatch(account.appid):
+        return warn(
+            f"the AppID of the Official Account {name} does not look like wx0123456789abcdef",
+            f"set {appid} to the one on mp.weixin.qq.com",
+        )
+    if not WECHAT_SECRET.fullmatch(account.secret.get_secret_value()):
+        return warn(
+            f"the AppSecret of the Official Account {name} is not 32 hexadecimal digits",
+            f"set {secret} to the one on mp.weixin.qq.com",
+        )
+    return ok(f"the Official Account {name} has a login")
+
+
 # ── posts, time, operator, web ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1071,6 +1110,7 @@ CHECKS: Mapping[str, Check] = {
     "smtp": check_smtp,
     "telegram": check_telegram,
     "wecom": check_wecom,
+    "wechat": check_wechat,
     "posts": check_posts,
     "time zone": check_zone,
     "next send": check_next_send,

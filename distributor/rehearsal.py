@@ -10,7 +10,7 @@ from distributor.audience import NewSubscriber
 from distributor.bootstrap import Distributor, build, prepare
 from distributor.model import SubscriptionState
 from distributor.sandbox.server import Sandbox
-from distributor.settings import Database, Settings, Smtp
+from distributor.settings import Database, Settings, Smtp, WechatAccount, wechat_names
 
 #: Not secrets: the sandbox takes any token and key of the right shape.
 SANDBOX_TOKEN = "1:sandbox-token-of-no-bot"  # noqa: S105
@@ -23,6 +23,7 @@ def into_sandbox(settings: Settings, sandbox: Sandbox, database: Path) -> Settin
     robots = {route.robot for route in settings.operator.routes if route.robot}
     for newsletter in settings.newsletters.values():
         robots |= newsletter.robots
+    accounts = wechat_names(settings.newsletters)
     telegram = settings.telegram.model_copy(
         update={"api": sandbox.url, "proxy": "", "token": SecretStr(SANDBOX_TOKEN)}
     )
@@ -39,6 +40,11 @@ def into_sandbox(settings: Settings, sandbox: Sandbox, database: Path) -> Settin
             "wecom": settings.wecom.model_copy(update={"api": sandbox.url}),
             "wecom_keys": {
                 name: SecretStr(SANDBOX_KEY.format(number)) for number, name in enumerate(sorted(robots), 1)
+            },
+            "wechat": settings.wechat.model_copy(update={"api": sandbox.url}),
+            "wechat_accounts": {
+                name: WechatAccount(appid=f"wx{number:016x}", secret=SecretStr(f"{number:032x}"))
+                for number, name in enumerate(accounts, 1)
             },
         }
     )

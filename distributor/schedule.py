@@ -355,6 +355,7 @@ def _tell_finished(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> No
     awaiting = len(engine.ledger.awaiting(issue.id))
     doubtful = total.unconfirmed - awaiting
     lines = [issue.title, "", report(engine, issue), *_open_questions(engine, issue, total)]
+    lines += _left_to_people(engine, issue)
     verdict = f"{doubtful} unconfirmed, please look" if doubtful else f"done, {total.sent} sent"
     verdict += f", {total.failed} failed" if total.failed else ""
     verdict += f", {awaiting} awaiting a person" if awaiting else ""
@@ -382,6 +383,15 @@ def _open_questions(engine: Engine, issue: Issue, total: Tally) -> Iterator[str]
         yield f"{total.failed} failed:"
         yield from _reasons(engine, issue)
         yield f"  again: distributor resend {issue.id} --only failed --reason …"
+
+
+def _left_to_people(engine: Engine, issue: Issue) -> Iterator[str]:
+    """What lies ready at the destinations of channels that end with a person, and where."""
+    for channel in engine.ledger.tallies(issue.id):
+        if getattr(engine.channels.get(channel), "ends_with_a_person", False):
+            yield ""
+            for entry in engine.ledger.log(issue.id, states=[DeliveryState.SENT], channel=channel):
+                yield f"{channel} {entry.destination}: {entry.text}"
 
 
 def report(engine: Engine, issue: Issue) -> str:

@@ -283,6 +283,29 @@ class WecomSettings(Frozen):
     on_unconfirmed: Literal["hold", "resend"] = "hold"
 
 
+class WechatSettings(Frozen):
+    """`[wechat]`. Each account's id and secret come from DISTRIBUTOR_WECHAT_<NAME>_APPID and …_SECRET."""
+
+    api: Url = "https://api.weixin.qq.com"
+    timeout: Duration = timedelta(seconds=30)
+    publish_patience: Duration = Field(
+        timedelta(seconds=30), description="how long a publication's result is waited for"
+    )
+    retry: Retry = Retry(first=timedelta(seconds=60))
+    on_unconfirmed: Literal["hold", "resend"] = "hold"
+
+
+class WechatAccount(Frozen):
+    """What a WeChat Official Account's login is made of, from the environment."""
+
+    appid: str = ""
+    secret: SecretStr = SecretStr("")
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.appid and self.secret.get_secret_value())
+
+
 class Web(Frozen):
     """`[web]`: what the mail's links point to."""
 
@@ -439,6 +462,20 @@ class WecomDestination(Frozen):
         return self
 
 
+class WechatDestination(Frozen):
+    """`[[channels.wechat.destinations]]`: a WeChat Official Account (公众号)."""
+
+    name: Name
+    mode: Literal["draft", "publish", "mass"] = Field(
+        "draft",
+        description="draft: an editor publishes; publish: on the account's page; mass: also sent to all followers",
+    )
+    author: str = Field("", max_length=16, description="empty: the sender's name")
+    default_cover: str = Field(
+        "", description="a file of the project, or an https address, for posts without a cover"
+    )
+
+
 class EmailChannelSettings(Frozen):
     """`[channels.email]` of a newsletter."""
 
@@ -474,6 +511,12 @@ class WecomChannelSettings(Frozen):
     destinations: tuple[WecomDestination, ...] = ()
 
 
+class WechatChannelSettings(Frozen):
+    """`[channels.wechat]` of a newsletter."""
+
+    destinations: tuple[WechatDestination, ...] = ()
+
+
 class HandoffDestination(Frozen):
     """`[[channels.handoff.destinations]]`: a place that a person posts into, and how that person gets the pack.
 
@@ -504,7 +547,7 @@ class HandoffChannelSettings(Frozen):
 
 
 #: The channels with a table of their own, in the order they are sent.
-BUILT_IN = ("email", "telegram", "wecom", "handoff")
+BUILT_IN = ("email", "telegram", "wecom", "wechat", "handoff")
 
 
 class Channels(BaseModel):
@@ -516,6 +559,7 @@ class Channels(BaseModel):
     telegram: TelegramChannelSettings | None = None
     wecom: WecomChannelSettings | None = None
     handoff: HandoffChannelSettings | None = None
+    wechat: WechatChannelSettings | None = None
 
 
 class Canary(Frozen):
@@ -606,12 +650,14 @@ class Settings(Frozen):
     email: EmailSettings = EmailSettings()
     telegram: TelegramSettings = TelegramSettings()
     wecom: WecomSettings = WecomSettings()
+    wechat: WechatSettings = WechatSettings()
     web: Web = Web()
     pictures: PictureSettings = PictureSettings()
     operator: Operator = Operator()
     retention: Retention = Retention()
     newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)
     wecom_keys: Mapping[str, SecretStr] = Field(default_factory=dict)
+    wechat_accounts: Mapping[str, WechatAccount] = Field(default_factory=dict)
 
     def path(self, relative: Path | str) -> Path:
         return self.root / relative
@@ -658,11 +704,18 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
         for name in _robots(system, newsletters)
         if (key := secrets.read(wecom_key_name(name)))
     }
+    accounts = {name: secrets.read_account(name) for name in wechat_names(newsletters)}
     settings = _validate(
         Settings,
         config / "distributor.toml",
         mistakes,
-        {**system, "root": root, "newsletters": newsletters, "wecom_keys": keys},
+        {
+            **system,
+            "root": root,
+            "newsletters": newsletters,
+            "wecom_keys": keys,
+            "wechat_accounts": accounts,
+        },
     )
     if mistakes or settings is None:
         raise ConfigError(mistakes)
@@ -679,6 +732,18 @@ def packaged(name: str) -> Path:
 def wecom_key_name(robot: str) -> str:
     """The environment variable that holds a robot's key."""
     return f"{PREFIX}WECOM_{robot.upper().replace('-', '_')}_KEY"
+
+
+def wechat_secret_names(account: str) -> tuple[str, str]:
+    """The environment variables that hold an account's AppID and AppSecret."""
+    stem = f"{PREFIX}WECHAT_{account.upper().replace('-', '_')}"
+    return f"{stem}_APPID", f"{stem}_SECRET"
+
+
+def wechat_names(newsletters: Mapping[str, Newsletter]) -> list[str]:
+    """Every Official Account that a newsletter names."""
+    tables = [newsletter.channel_settings.wechat for newsletter in newsletters.values()]
+    return sorted({place.name for table in tables if table for place in table.destinations})
 
 
 def relay_password_name(relay: str) -> str:
@@ -780,6 +845,7 @@ class _Secrets:
         "SMTP_PORT": ("email", "smtp", "port"),
         "TELEGRAM_API": ("telegram", "api"),
         "WECOM_API": ("wecom", "api"),
+        "WECHAT_API": ("wechat", "api"),
         "WEB_BASE_URL": ("web", "base_url"),
         "WEB_HOST": ("web", "host"),
         "WEB_PORT": ("web", "port"),
@@ -805,6 +871,10 @@ class _Secrets:
         for relay in _relay_tables(table):
             if password := self.read(relay_password_name(str(relay.get("name", "")))):
                 relay["password"] = password
+
+    def read_account(self, name: str) -> WechatAccount:
+        appid, secret = map(self.read, wechat_secret_names(name))
+        return WechatAccount(appid=appid or "", secret=SecretStr(secret or ""))
 
     def read(self, name: str) -> str | None:
         path = self.environment.get(f"{name}_FILE")

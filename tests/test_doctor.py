@@ -576,6 +576,34 @@ def test_wecom_key_shape(tmp_path: Path, key: str, level: Level) -> None:
 
 
 @pytest.mark.parametrize(
+    ("appid", "secret", "level"),
+    [
+        ("wx0123456789abcdef", "0123456789abcdef" * 2, Level.OK),
+        ("gh_0123456789ab", "0123456789abcdef" * 2, Level.WARN),
+        ("wx0123456789abcdef", "too-short-to-be-one", Level.WARN),
+        ("wx0123456789abcdef", "", Level.FAIL),
+        ("", "0123456789abcdef" * 2, Level.FAIL),
+    ],
+)
+def test_wechat_login_shape(tmp_path: Path, appid: str, secret: str, level: Level) -> None:
+    settings = make_settings(
+        tmp_path,
+        channels={"wechat": {"destinations": [{"name": "main-desk"}]}},
+        wechat_accounts={"main-desk": {"appid": appid, "secret": secret}},
+    )
+    finding = only(look(settings, "wechat"))
+    assert finding.level is level
+    assert level is Level.OK or "DISTRIBUTOR_WECHAT_MAIN_DESK_" in finding.fix
+    assert not secret or secret not in str(finding)
+    shown = dict(effective(settings))
+    assert shown["wechat_accounts.main-desk.secret"] == ("********" if secret else "(not set)")
+
+
+def test_wechat_accounts_that_nobody_uses(tmp_path: Path) -> None:
+    assert only(look(make_settings(tmp_path), "wechat")).text == "not used"
+
+
+@pytest.mark.parametrize(
     ("ahead", "level", "part"),
     [
         (0, Level.OK, "within 2 s of 127.0.0.1"),

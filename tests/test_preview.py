@@ -12,6 +12,7 @@ from rendering_samples import EVERYTHING, LONG_PARAGRAPHS, MANY_LINKS, make_news
 from distributor.channels.email.render import PLACEHOLDERS, render_email
 from distributor.channels.handoff.render import render_handoff
 from distributor.channels.telegram.render import render_telegram
+from distributor.channels.wechat.render import render_wechat
 from distributor.channels.wecom.render import render_wecom
 from distributor.model import Message
 from distributor.preview import write_preview
@@ -26,6 +27,7 @@ def messages_of(body: str) -> list[Message]:
         render_email(post, newsletter, template_environment()),
         *render_telegram(post, newsletter),
         *render_wecom(post, newsletter),
+        render_wechat(post, newsletter, template_environment()),
     ]
 
 
@@ -34,10 +36,19 @@ def test_every_channel_has_its_files(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert names == {
         *("email.html", "email.txt", "email.eml", "telegram-1.html", "wecom-1.md", "wecom-markdown-1.md"),
-        *("wechat.txt", "wecom-news.txt", "summary.json"),
+        *("wechat.txt", "wecom-news.txt", "wechat-article.html", "summary.json"),
     }
     written = json.loads((tmp_path / "new" / "folder" / "summary.json").read_text("utf-8"))
     assert written == summary
+
+
+def test_the_article_stands_in_its_column(tmp_path: Path) -> None:
+    write_preview(messages_of("文"), tmp_path, now=NOW)
+    page = (tmp_path / "wechat-article.html").read_text("utf-8")
+    assert "max-width:677px" in page
+    assert "<h1" in page
+    assert ">文</p>" in page
+    assert 'href="https://brief.example.com/2026-03-05/sample/"' in page
 
 
 def test_the_mail_is_filled_with_sample_addresses(tmp_path: Path) -> None:

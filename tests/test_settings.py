@@ -45,11 +45,13 @@ class TestCommittedConfig:
         sandbox = {"api": committed.telegram.api}
         assert committed.telegram == bare.telegram.model_copy(update=sandbox)
         assert committed.wecom == bare.wecom.model_copy(update=sandbox)
+        assert committed.wechat == bare.wechat.model_copy(update=sandbox)
 
     def test_every_variable_it_names_is_read(self) -> None:
         text = (ROOT / "config/distributor.toml").read_text("utf-8")
         names = set(re.findall(r"DISTRIBUTOR_[A-Z0-9_]+", text)) - {
             "DISTRIBUTOR_WECOM_",
+            "DISTRIBUTOR_WECHAT_",
             "DISTRIBUTOR_RELAY_",
         }
         environment = {name: f"https://secret.example/{name}" for name in names}
@@ -235,6 +237,24 @@ class TestSecrets:
         )
         keys = {name: key.get_secret_value() for name, key in settings.wecom_keys.items()}
         assert keys == {"ai-group": "one", "ops": "two"}
+
+    def test_an_account_s_login_is_found_by_its_name(self, project: Project, tmp_path: Path) -> None:
+        places = [{"name": "main-desk", "mode": "publish"}, {"name": "other"}]
+        project.settings(newsletter={"channels": {"wechat": {"destinations": places}}})
+        (tmp_path / "secret").write_text("hush\n")
+        settings = load_settings(
+            project.root,
+            {
+                "DISTRIBUTOR_WECHAT_MAIN_DESK_APPID": "wx0123456789abcdef",
+                "DISTRIBUTOR_WECHAT_MAIN_DESK_SECRET_FILE": str(tmp_path / "secret"),
+                "DISTRIBUTOR_WECHAT_OTHER_APPID": "wx00",
+            },
+        )
+        accounts = settings.wechat_accounts
+        assert accounts["main-desk"].secret.get_secret_value() == "hush"
+        assert (accounts["main-desk"].complete, accounts["other"].complete) == (True, False)
+        assert "hush" not in repr(settings)
+        assert settings.newsletter(None).channels == ("email", "wechat")
 
     def test_a_variable_does_not_hide_a_mistake_of_the_file(self, project: Project) -> None:
         write(project, "distributor.toml", 'database = "sqlite:///x"\n')

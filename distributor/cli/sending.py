@@ -75,7 +75,7 @@ def preview(
 ) -> None:
     """Render a post on every channel into files, and send nothing.
 
-    Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt and summary.json (sizes against
+    Writes email.html, email.txt, email.eml, telegram-1.html …, wecom-1.md, wechat.txt, wechat-article.html and summary.json (sizes against
     each platform's limits). With --serve: a page with every channel side by side, and a chooser for the other posts.
     """
     if serve:

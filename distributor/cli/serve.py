@@ -99,11 +99,11 @@ def sandbox(
     ] = Path("var/inbox"),
     smtp_port: Annotated[int, typer.Option(help="The port of the mail catcher.")] = 2525,
     http_port: Annotated[
-        int, typer.Option(help="The port of the Telegram and WeCom simulators and of the inbox page.")
+        int, typer.Option(help="The port of the Telegram, WeCom and WeChat simulators and of the inbox page.")
     ] = 8026,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Run a mail catcher and simulators of Telegram and WeCom, with a page to look at what arrived."""
+    """Run a mail catcher and simulators of Telegram, WeCom and WeChat, with a page to look at what arrived."""
     from distributor.sandbox.server import run_sandbox  # noqa: PLC0415 - an optional extra
 
     run_sandbox(

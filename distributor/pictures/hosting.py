@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -138,11 +138,8 @@ class Hosting:
         return Hosted(self.store.address(name), picture.width, picture.height)
 
     def _rules(self, left: float) -> FetchRules:
-        return FetchRules(
-            most_bytes=self.settings.fetch_bytes,
-            seconds=min(self.settings.fetch_time.total_seconds(), left),
-            allow_private=self.settings.allow_private,
-        )
+        rules = rules_of(self.settings)
+        return replace(rules, seconds=min(rules.seconds, left))
 
     def _older(self, kept: Kept | None, trouble: str) -> Hosted | None:
         try:
@@ -160,6 +157,15 @@ def hosting_of(settings: Settings) -> Hosting:
     """As `[pictures]` says. Raises ConfigError."""
     folder = settings.path(settings.pictures.index)
     return Hosting(store_of(settings), folder, settings.pictures, fetch=fetcher_of(settings))
+
+
+def rules_of(settings: PictureSettings) -> FetchRules:
+    """How far a fetch may go, as `[pictures]` says."""
+    return FetchRules(
+        most_bytes=settings.fetch_bytes,
+        seconds=settings.fetch_time.total_seconds(),
+        allow_private=settings.allow_private,
+    )
 
 
 def fetcher_of(settings: Settings) -> Fetch:

@@ -10,6 +10,7 @@ from pathlib import Path
 from distributor.channels.email.mime import compose
 from distributor.channels.email.render import TOO_LARGE
 from distributor.channels.telegram.render import LIMIT, count_entities
+from distributor.channels.wechat.fitting import MOST_BYTES, MOST_CHARACTERS
 from distributor.channels.wecom.dialects import DIALECTS
 from distributor.model import DeliveryId, Message, Parcel, Recipient
 from distributor.rendering import utf8_bytes, utf16_units
@@ -110,6 +111,26 @@ def _handoff_files(message: Message, _: datetime) -> Files:
     return {f"handoff-{message.variant}{part}.txt": f"{text}\n\n{settle}".strip().encode()}
 
 
+def _wechat_files(message: Message, _: datetime) -> Files:
+    """The article in its column, between what WeChat shows above and below it."""
+    content = message.content
+    source = content["content_source_url"]
+    link = (
+        f'<p><a href="{escape(source)}" style="color:#576b95;text-decoration:none">阅读原文</a></p>'
+        if source
+        else ""
+    )
+    page = (
+        '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(content['title'])}</title>"
+        '<body style="font:16px/1.6 sans-serif;max-width:677px;margin:2em auto;padding:0 16px;background:#fff">'
+        f'<h1 style="font-size:22px;line-height:1.4;margin:0 0 14px">{escape(content["title"])}</h1>'
+        f'<p style="font-size:15px;color:#8c8c8c;margin:0 0 22px">{escape(content["author"])}</p>'
+        f"{content['content']}{link}"
+    )
+    return {"wechat-article.html": page.encode()}
+
+
 def _unknown_files(message: Message, _: datetime) -> Files:
     """Another package's channel: its content as it stands."""
     name = re.sub(r"[^\w.-]", "_", f"{message.channel}-{message.variant}-{message.part}.json")
@@ -121,6 +142,7 @@ _WRITERS: Mapping[str, Callable[[Message, datetime], Files]] = {
     "telegram": _telegram_files,
     "wecom": _wecom_files,
     "handoff": _handoff_files,
+    "wechat": _wechat_files,
 }
 
 LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
@@ -130,13 +152,14 @@ LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
         "entities": LIMIT.entities,
         "utf8_bytes": LIMIT.bytes,
     },
+    ("wechat", "article"): {"utf16_units": MOST_CHARACTERS, "utf8_bytes": MOST_BYTES},
     **{("wecom", variant): {"utf8_bytes": dialect.limit} for variant, dialect in DIALECTS.items()},
 }
 
 
 def main_text(message: Message) -> str:
     """The text that the channel's limit is about."""
-    names = ("html", "markdown", "text", "description")
+    names = ("html", "markdown", "text", "description", "content")
     return next((message.content[name] for name in names if name in message.content), "")
 
 

@@ -41,6 +41,21 @@ KINDS: Mapping[str, Mapping[str, str]] = {
         "drop-after-accept": "the message is kept, then the connection breaks without an answer",
         "slow": "the message is kept, the answer comes `value` seconds later (default 5)",
     },
+    "wechat": {
+        "personal": "48001 for publishing and mass sending; drafts are taken",
+        "unverified": "the same, of an enterprise",
+        "expired": "48001 for everything: the verification has run out",
+        "ip-list": "40164 not in whitelist",
+        "secret": "40125 invalid appsecret",
+        "frozen": "40243 AppSecret is frozen",
+        "stale-token": "42001 access_token expired, although it is not",
+        "busy": "-1 system error",
+        "quota": "45009 reach max api daily quota limit",
+        "publish-fails": "a publication ends with publish_status = `value` (default 3)",
+        "drop-after-accept": "the draft or message is kept, then the connection breaks without an answer",
+        "garbage": "the draft or message is kept, the answer is no JSON",
+        "slow": "the draft or message is kept, the answer comes `value` seconds later (default 5)",
+    },
 }
 
 

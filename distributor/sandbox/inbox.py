@@ -11,7 +11,7 @@ from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-CHANNELS = ("email", "telegram", "wecom")
+CHANNELS = ("email", "telegram", "wecom", "wechat")
 
 
 @dataclass(frozen=True, kw_only=True)

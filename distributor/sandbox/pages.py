@@ -1,8 +1,10 @@
 """The inbox to look at: no script, nothing from outside, and no trust in what was sent."""
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from html import unescape
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any
@@ -82,6 +84,34 @@ def robot_page(inbox: Inbox, address: str) -> str:
     return _render(view="robot", title=f"WeCom robot {address}", cards=_cards(inbox, "wecom", address))
 
 
+def article_page(inbox: Inbox, number: int, pictures: Mapping[str, bytes]) -> str:
+    """One article of an Official Account, with the pictures that were uploaded. Raises KeyError when there is none."""
+    entry = inbox.entry(number)
+    if entry.channel != "wechat" or not entry.accepted:
+        raise KeyError(number)
+    return _render(
+        view="article",
+        title=str(entry.content["title"]),
+        entry=entry,
+        html=_shown_pictures(str(entry.content["content"]), pictures),
+        source=str(entry.content["content"]),
+        size=len(str(entry.content["content"])),
+    )
+
+
+def _shown_pictures(html: str, pictures: Mapping[str, bytes]) -> str:
+    """Nothing is fetched: a picture that we have stands in the page itself."""
+
+    def shown(found: re.Match[str]) -> str:
+        data = pictures.get(unescape(found[1]))
+        if data is None:
+            return found[0]
+        kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+        return f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}"'
+
+    return re.sub(r'src="([^"]*)"', shown, html)
+
+
 def missing_page(what: str) -> str:
     return _render(view="missing", title="Not here", what=what)
 
@@ -158,7 +188,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _summary(entry: Entry) -> str:
     content = entry.content
     articles = content.get("articles") or [{}]
-    texts = (content.get(name) for name in ("subject", "text", "content", "source"))
+    texts = (content.get(name) for name in ("subject", "title", "text", "content", "source"))
     text = next((text for text in texts if text), articles[0].get("title", ""))
     return " ".join(str(text).split())[:140]
 
@@ -167,6 +197,8 @@ def _link(entry: Entry) -> str:
     address = quote(entry.address, safe="@*-")
     if entry.channel == "email":
         return f"/mail/{entry.id}" if entry.content.get("message_id") is not None else ""
+    if entry.channel == "wechat":
+        return f"/article/{entry.id}" if entry.accepted else ""
     folder = {"telegram": "chat", "wecom": "robot"}[entry.channel]
     return f"/{folder}/{address}#m{entry.id}"
 

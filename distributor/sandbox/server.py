@@ -13,9 +13,18 @@ from distributor.sandbox.faults import KINDS, Fault, Faults
 from distributor.sandbox.httpd import HttpServer, Reply, Request, json_reply
 from distributor.sandbox.inbox import CHANNELS, Inbox
 from distributor.sandbox.limits import Limits
-from distributor.sandbox.pages import CSP, chat_page, inbox_page, mail_page, missing_page, robot_page
+from distributor.sandbox.pages import (
+    CSP,
+    article_page,
+    chat_page,
+    inbox_page,
+    mail_page,
+    missing_page,
+    robot_page,
+)
 from distributor.sandbox.smtp import SmtpServer
 from distributor.sandbox.telegram import TelegramApi
+from distributor.sandbox.wechat import WechatApi
 from distributor.sandbox.wecom import WecomRobot
 
 MOST_ENTRIES = 1000
@@ -45,6 +54,7 @@ class Sandbox:
         self.faults = Faults(faults)
         self._telegram = TelegramApi(self.inbox, self.faults, limits)
         self._wecom = WecomRobot(self.inbox, self.faults, limits)
+        self._wechat = WechatApi(self.inbox, self.faults)
         try:
             self._http = HttpServer(self._handle, host=host, port=http_port)
         except OSError:
@@ -85,6 +95,9 @@ class Sandbox:
 
     def _robot(self, request: Request, _: str) -> Reply | None:
         return self._wecom.handle(request)
+
+    def _account(self, request: Request, _: str) -> Reply | None:
+        return self._wechat.handle(request)
 
     def _health(self, _: Request, __: str) -> Reply:
         return json_reply({"ok": True})
@@ -141,6 +154,9 @@ class Sandbox:
     def _chat_page(self, _: Request, address: str) -> Reply:
         return _page(chat_page, self.inbox, address)
 
+    def _article_page(self, _: Request, number: str) -> Reply:
+        return _page(article_page, self.inbox, int(number), self._wechat.pictures)
+
     def _robot_page(self, _: Request, address: str) -> Reply:
         return _page(robot_page, self.inbox, address)
 
@@ -150,6 +166,8 @@ class Sandbox:
             ("GET", r"/bot.*", _bot),
             ("POST", r"/bot.*", _bot),
             ("POST", r"/cgi-bin/webhook/send", _robot),
+            ("GET", r"/cgi-bin/.*", _account),
+            ("POST", r"/cgi-bin/.*", _account),
             ("GET", r"/healthz", _health),
             ("GET", r"/api/counts", _counts),
             ("GET", r"/api/entries", _entries),
@@ -161,6 +179,7 @@ class Sandbox:
             ("GET", r"/mail/(\d{1,9})", _mail_page),
             ("GET", r"/chat/([^/]+)", _chat_page),
             ("GET", r"/robot/([^/]+)", _robot_page),
+            ("GET", r"/article/(\d{1,9})", _article_page),
         )
     )
 
