@@ -27,6 +27,7 @@ from distributor.pacing import MemoryPacer, Pacer
 from distributor.schedule import Scheduler
 from distributor.sentlog import SentLog
 from distributor.settings import Retention, Settings
+from distributor.site import Site
 
 if TYPE_CHECKING:
     from distributor.doctor import Finding
@@ -52,6 +53,7 @@ class Distributor:
     engine: Engine
     alerts: Alerts
     scheduler: Scheduler
+    site: Site
 
     def close(self) -> None:
         self.database.close()
@@ -64,6 +66,8 @@ def build(
     database = Database(database_url(settings), clock=clock)
     ledger, audience, notices = Ledger(database), Audience(database), Notices(database)
     channels = load_channels(settings, route_channels(settings))
+    alerts = Alerts(settings=settings, channels=channels, notices=notices)
+    site = Site(settings, ledger, tell=alerts.tell)
     sent_log = SentLog(settings.path(settings.engine.journal) / "sent") if settings.engine.journal else None
     engine = Engine(
         ledger=ledger,
@@ -77,9 +81,10 @@ def build(
         journals=Journals(settings.path(settings.engine.journal)) if settings.engine.journal else None,
         sent_log=sent_log,
         wake=wake,
+        publish=site.publish,
+        page_of=site.page_of,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
-    alerts = Alerts(settings=settings, channels=channels, notices=notices)
     scheduler = Scheduler(
         engine,
         alerts,
@@ -97,6 +102,7 @@ def build(
         engine=engine,
         alerts=alerts,
         scheduler=scheduler,
+        site=site,
     )
 
 

@@ -10,6 +10,7 @@ from distributor.audience import Audience
 from distributor.channels import Channel
 from distributor.journal import Journals
 from distributor.ledger import Ledger
+from distributor.model import Issue, Post
 from distributor.pacing import Pacer
 from distributor.sentlog import SentLog
 from distributor.settings import EngineSettings, Newsletter, Retry
@@ -55,9 +56,16 @@ class Engine:
     sleep: Callable[[float], None] = time.sleep
     #: Called with a channel as soon as there is something new to send on it.
     wake: Callable[[str], None] = lambda _channel: None
+    #: Called with an issue before its first delivery leaves, so that the page its messages link to is there. The post is
+    #: None where only the ledger is at hand. Raises nothing: readers have the mail, the page can be built later.
+    publish: Callable[[Issue, Post | None], None] = lambda _issue, _post: None
+    #: The page of an issue, when its newsletter's full text lives on the site: where "view in browser" leads.
+    page_of: Callable[[Issue], str | None] = lambda _issue: None
 
 
-def placeholder_values(base_url: str, issue_id: int, token: str | None) -> Mapping[str, str]:
-    """What differs by recipient."""
-    values = {VIEW_URL: f"{base_url}/issues/{issue_id}"}
+def placeholder_values(
+    base_url: str, issue_id: int, token: str | None, page: str | None = None
+) -> Mapping[str, str]:
+    """What differs by recipient. Without a `page`, "view in browser" shows the frozen mail."""
+    values = {VIEW_URL: page or f"{base_url}/issues/{issue_id}"}
     return {**values, UNSUBSCRIBE_URL: f"{base_url}/u/{token}"} if token else values

@@ -17,6 +17,7 @@ from distributor.dispatch.engine import UNSUBSCRIBE_URL, VIEW_URL
 from distributor.errors import RequestRefused, ServiceDown
 from distributor.model import Issue, IssueState, SubscriptionState
 from distributor.rendering import template_environment
+from distributor.web.site import add_site
 
 #: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -48,6 +49,7 @@ def create_app(distributor: Distributor) -> FastAPI:
     app.add_api_route("/u", pages.explain, methods=LOOKING, response_class=HTMLResponse)
     app.add_api_route("/issues/{number}", pages.issue, methods=LOOKING, response_class=HTMLResponse)
     app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
+    add_site(app, distributor, pages.unknown)
     app.add_exception_handler(ServiceDown, _service_down)
 
     @app.middleware("http")
@@ -72,7 +74,7 @@ class Pages:
         """The human page of an unsubscribe link: a button, no effect."""
         found = self.distributor.audience.find(token) if TOKEN.fullmatch(token) else None
         if found is None:
-            return self._unknown()
+            return self.unknown()
         left = found.state is SubscriptionState.UNSUBSCRIBED
         return self._page(
             "unsubscribed" if left else "unsubscribe",
@@ -85,7 +87,7 @@ class Pages:
         why = "one click or the page's button"
         found = self.distributor.audience.unsubscribe(token, why) if TOKEN.fullmatch(token) else None
         if found is None:
-            return self._unknown()
+            return self.unknown()
         return self._page("unsubscribed", newsletter=found.newsletter, address=_masked(found.address))
 
     def explain(self) -> HTMLResponse:
@@ -97,10 +99,10 @@ class Pages:
         try:
             issue = self.distributor.ledger.issue(int(number) if NUMBER.fullmatch(number) else 0)
         except RequestRefused:
-            return self._unknown()
+            return self.unknown()
         parts = self.distributor.ledger.messages(issue.id, "email").get("default")
         if not parts or issue.state is IssueState.WAITING:
-            return self._unknown()
+            return self.unknown()
         response = HTMLResponse(self._without_reader(parts[0].content["html"], issue))
         response.headers["Content-Security-Policy"] = MAIL_POLICY
         return response
@@ -110,15 +112,16 @@ class Pages:
         self.distributor.database.version()
         return PlainTextResponse("ok\n")
 
+    def unknown(self) -> HTMLResponse:
+        """For what is not there: one and the same page, whatever was asked."""
+        return self._page("unknown", status=404)
+
     def _without_reader(self, text: str, issue: Issue) -> str:
         base = self.distributor.settings.web.base_url
         values: Mapping[str, str] = {UNSUBSCRIBE_URL: f"{base}/u", VIEW_URL: f"{base}/issues/{issue.id}"}
         for placeholder, value in values.items():
             text = text.replace(placeholder, html.escape(value))
         return text
-
-    def _unknown(self) -> HTMLResponse:
-        return self._page("unknown", status=404)
 
     def _page(
         self, name: str, *, newsletter: str | None = None, address: str = "", status: int = 200
