@@ -57,9 +57,9 @@ def build(
     Writes FOLDER/NEWSLETTER/PAGE/index.html, and index.html and feed.xml beside
     the pages. A second build of the same posts changes no byte.
 
-    A page is made from the post's file as it is now. Where that is gone, or is a
-    draft again, the page that is there stays, and is reported. No page is ever
-    deleted: to take one down, make its post a draft, remove its folder, build.
+    A page is made from the post's file as it is now; where that is gone, the page
+    that is there stays, and you are told. No page is ever deleted: to take one
+    down, make its post a draft, build, and remove the folder that is named then.
 
     What waits for approval or was cancelled gets no page; nor does, with
     --all-posts, a post of a later date. Exit status 1 when a post cannot be
@@ -96,6 +96,8 @@ def _show(built: list[Built], folder: Path) -> None:
     for each in built:
         if each.missing:
             say(f"{each.newsletter}: went out, but no file is left of it: {', '.join(each.missing)}")
+        for page in each.withdrawn:
+            say(f"{each.newsletter}: withdrawn, and no longer listed; to take its page down, remove {page}/")
         for trouble in each.broken:
             say(f"{each.newsletter}: cannot be shown: {trouble}")
     say(f"written to {folder}/")

@@ -8,9 +8,10 @@ then. Where the file is gone the page that was written stays, and no page is eve
 """
 
 import logging
+import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from distributor.ledger import Ledger
 from distributor.model import Issue, Post
 from distributor.rendering import template_environment
 from distributor.settings import Newsletter, Settings, page_name
-from distributor.site.entries import Entry, Shelf, entries_of, is_published, went_out
+from distributor.site.entries import Entry, Shelf, entries_of, is_published
 from distributor.site.pages import POLICY, Pages
 
 __all__ = ["POLICY", "Built", "Entry", "Site"]
@@ -29,17 +30,24 @@ log = logging.getLogger(__name__)
 
 #: More issues than a daily newsletter has in a century.
 ALL = 40_000
+#: What `page_name` makes: nothing that leads out of its folder.
+PAGE = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What a build did for one newsletter. `missing`: went out, but their source is gone; `broken`: it cannot be shown."""
+    """What a build did for one newsletter.
+
+    `missing`: slugs that went out, and whose source is gone. `broken`: why a source cannot be shown.
+    `withdrawn`: folders that are left of posts that were made drafts again, and of issues that were cancelled.
+    """
 
     newsletter: str
     pages: int
     written: int
     missing: Sequence[str] = ()
     broken: Sequence[str] = ()
+    withdrawn: Sequence[Path] = ()
 
 
 class Site:
@@ -59,6 +67,8 @@ class Site:
             slug: Shelf(settings.path(newsletter.posts), newsletter.zone)
             for slug, newsletter in settings.newsletters.items()
         }
+        #: (newsletter, file) → of which entries it was made, and what became of them
+        self._made: dict[tuple[str, str], tuple[Sequence[Entry], bytes]] = {}
 
     @cached_property
     def pages(self) -> Pages:
@@ -81,7 +91,7 @@ class Site:
     # ── on request ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def home(self) -> bytes:
-        return self._written("index.html") or self.pages.home(self._all_entries(self.folder))
+        return self._written("index.html") or self._home(self.folder)
 
     def index(self, newsletter: str) -> bytes | None:
         """None for a newsletter that is not there."""
@@ -93,25 +103,26 @@ class Site:
 
     def post(self, newsletter: str, name: str) -> bytes | None:
         """The page of that name; None when there is none, or its post can no longer be shown."""
-        if newsletter not in self.settings.newsletters or page_name(name) != name:
+        if newsletter not in self.settings.newsletters or not PAGE.fullmatch(name):
             return None
         if found := self._written(f"{newsletter}/{name}/index.html"):
             return found
         known = self.settings.newsletters[newsletter]
-        entries = self._entries(known, self.folder)
-        number = next((number for number, entry in enumerate(entries) if entry.name == name), None)
-        if number is None:
+        shown = self._shown(known, self.folder)
+        number = next((number for number, entry in enumerate(shown) if entry.name == name), None)
+        if number is None or shown[number].post is None:
             return None
         try:
-            return self._post(known, entries, number)
+            return self._post(known, shown, number)
         except PostError as error:
             log.warning("site_page_unavailable %s", error)
             return None
 
     def issue_of_page(self, newsletter: str, name: str) -> int | None:
-        """The issue whose page that is, for who would rather see its frozen mail than nothing."""
-        issues = self.ledger.issues(newsletter, limit=ALL)
-        return next((issue.id for issue in issues if went_out(issue) and page_name(issue.slug) == name), None)
+        """The issue whose page that is or was: its frozen mail can be read in any case."""
+        known = self.settings.newsletters.get(newsletter)
+        entries = self._entries(known, None) if known else ()
+        return next((entry.issue_id for entry in entries if entry.name == name), None)
 
     def _newsletter_file(
         self, newsletter: str, name: str, render: Callable[[Newsletter, Sequence[Entry]], bytes]
@@ -119,7 +130,17 @@ class Site:
         known = self.settings.newsletters.get(newsletter)
         if known is None:
             return None
-        return self._written(f"{newsletter}/{name}") or render(known, self._entries(known, self.folder))
+        return self._written(f"{newsletter}/{name}") or self._remembered(known, name, render)
+
+    def _remembered(
+        self, newsletter: Newsletter, name: str, render: Callable[[Newsletter, Sequence[Entry]], bytes]
+    ) -> bytes:
+        """A feed is thirty posts, a quarter of a second: it is made anew when one of its entries has changed."""
+        shown, key = self._shown(newsletter, self.folder), (newsletter.slug, name)
+        known = self._made.get(key)
+        if known is None or known[0] != shown:
+            known = self._made[key] = (shown, render(newsletter, shown))
+        return known[1]
 
     def _written(self, path: str) -> bytes | None:
         """A file of the folder."""
@@ -153,8 +174,7 @@ class Site:
             )
 
     def _publish(self, folder: Path, newsletter: Newsletter, issue: Issue, post: Post | None) -> None:
-        entries = self._entries(newsletter, folder, given=post)
-        shown = [entry for entry in entries if _can_be_shown(folder, newsletter, entry)]
+        shown = self._shown(newsletter, folder, given=post)
         own = next((number for number, entry in enumerate(shown) if entry.issue_id == issue.id), None)
         if own is None:
             raise PostError(
@@ -176,8 +196,13 @@ class Site:
             newsletter=newsletter,
             pages=len(shown),
             written=self._write(known, folder, shown, range(len(shown))),
-            missing=[entry.slug for entry in entries if entry.post is None],
-            broken=[trouble for entry in entries if (trouble := entry.trouble)],
+            missing=[entry.slug for entry in entries if not (entry.post or entry.withdrawn)],
+            broken=[trouble for entry in entries if (trouble := entry.trouble) and not entry.withdrawn],
+            withdrawn=[
+                file.parent
+                for entry in entries
+                if entry.withdrawn and (file := _page_file(folder, newsletter, entry.name)).exists()
+            ],
         )
 
     def _write(self, newsletter: Newsletter, folder: Path, shown: Sequence[Entry], numbers: range) -> int:
@@ -190,7 +215,7 @@ class Site:
                 written += write_whole(_page_file(folder, newsletter.slug, entry.name), page)
         written += write_whole(here / "index.html", self.pages.index(newsletter, shown))
         written += write_whole(here / "feed.xml", self.pages.feed(newsletter, shown))
-        return written + write_whole(folder / "index.html", self.pages.home(self._all_entries(folder)))
+        return written + write_whole(folder / "index.html", self._home(folder))
 
     # ── what has appeared ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,8 +235,8 @@ class Site:
     ) -> Sequence[Entry]:
         """`given` is the post of an issue that opens, wherever its file lies."""
         posts = dict(self.shelves[newsletter.slug].posts())
-        if given:
-            posts[given.slug] = [given, *posts.get(given.slug, ())]
+        if given:  # a person may send a draft by its name
+            posts[given.slug] = [replace(given, draft=False), *posts.get(given.slug, ())]
         now = self.now()
 
         def also(post: Post) -> bool:
@@ -220,11 +245,17 @@ class Site:
         issues = self.ledger.issues(newsletter.slug, limit=ALL)
         return entries_of(newsletter, issues, posts, also=also)
 
-    def _all_entries(self, folder: Path | None) -> Sequence[tuple[Newsletter, Sequence[Entry]]]:
-        return [
-            (known, [entry for entry in self._entries(known, folder) if _can_be_shown(folder, known, entry)])
-            for known in self.settings.newsletters.values()
-        ]
+    def _shown(
+        self, newsletter: Newsletter, folder: Path | None, *, given: Post | None = None
+    ) -> Sequence[Entry]:
+        """Those with a page, or one that can be made."""
+        entries = self._entries(newsletter, folder, given=given)
+        return [entry for entry in entries if _can_be_shown(folder, newsletter, entry)]
+
+    def _home(self, folder: Path | None) -> bytes:
+        return self.pages.home(
+            [(each, self._shown(each, folder)) for each in self.settings.newsletters.values()]
+        )
 
 
 def _page_file(folder: Path, newsletter: str, name: str) -> Path:
@@ -233,6 +264,8 @@ def _page_file(folder: Path, newsletter: str, name: str) -> Path:
 
 def _can_be_shown(folder: Path | None, newsletter: Newsletter, entry: Entry) -> bool:
     """Without a folder, every page: one whose source is gone leads to the frozen mail. Else those that are files or can be."""
+    if entry.withdrawn:
+        return False
     if folder is None or _page_file(folder, newsletter.slug, entry.name).exists():
         return True
     return entry.post is not None and not entry.trouble

@@ -20,8 +20,9 @@ OUT = frozenset({IssueState.OPENING, IssueState.SENDING, IssueState.FINISHED})
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A page of the site. `post` is None when its source is gone, or was made a draft again: only the title is known.
+    """A page of the site. `post` is None when its source is gone: only the title is known.
 
+    `withdrawn`: the issue was cancelled, or the post is a draft by now; it is neither shown nor listed.
     `minted` is the day that the feed's identity of it holds, whatever becomes of the post's date.
     """
 
@@ -33,6 +34,7 @@ class Entry:
     updated: datetime
     post: Post | None
     issue_id: int | None = None
+    withdrawn: bool = False
 
     @property
     def name(self) -> str:
@@ -61,11 +63,15 @@ def entries_of(
     *,
     also: Callable[[Post], bool] = lambda _post: False,
 ) -> Sequence[Entry]:
-    """The pages of a newsletter, the newest first: its issues that went out, and those other posts that `also` admits.
+    """The pages of a newsletter, the newest first: its issues that went out, withdrawn or not, and the posts `also` admits.
 
     `posts`: slug → the files that bear it.
     """
-    gone = [of_issue(issue, newsletter, posts.get(issue.slug, ())) for issue in issues if went_out(issue)]
+    gone = [
+        of_issue(issue, newsletter, posts.get(issue.slug, ()))
+        for issue in issues
+        if went_out(issue) or issue.state is IssueState.CANCELLED
+    ]
     known = {
         issue.slug for issue in issues
     }  # one that waits or was cancelled is not let in by the other door
@@ -87,6 +93,7 @@ def of_issue(issue: Issue, newsletter: Newsletter, candidates: Sequence[Post]) -
         else issue.opened_at,
         post=post,
         issue_id=issue.id,
+        withdrawn=issue.state is IssueState.CANCELLED or bool(candidates and not post),
     )
 
 
@@ -106,9 +113,10 @@ def of_post(post: Post, newsletter: Newsletter) -> Entry:
 
 
 def source_of(issue: Issue, candidates: Sequence[Post]) -> Post | None:
-    """The very text that went out, if a file still holds it; else the first file of that slug that is no draft."""
-    same = [post for post in candidates if post.hash == issue.post_hash]
-    return next(iter([*same, *(post for post in candidates if not post.draft)]), None)
+    """The very text that went out, if a file still holds it; else the first file of that slug. Drafts do not count."""
+    ready = [post for post in candidates if not post.draft]
+    same = (post for post in ready if post.hash == issue.post_hash)
+    return next(same, None) or next(iter(ready), None)
 
 
 def changed_at(post: Post) -> datetime:

@@ -44,7 +44,7 @@ class SitePages:
         return self._answer(request, self.site.feed(newsletter), "application/atom+xml; charset=utf-8")
 
     def post(self, request: Request, newsletter: str, name: str) -> Response:
-        """Where a post's source is gone, its frozen mail is shown instead: the links that readers have must not die."""
+        """Where there is no page any more, the frozen mail is shown instead: the links that readers have must not die."""
         page = self.site.post(newsletter, name)
         if page is None and (number := self.site.issue_of_page(newsletter, name)) and self._has_mail(number):
             return RedirectResponse(f"{self.distributor.settings.web.base_url}/issues/{number}", 302)
