@@ -909,7 +909,7 @@ def check_site(context: Context) -> Iterator[Said]:
 
 def site_folder(folder: Path) -> Iterator[Said]:
     """Whether the pages can be written there."""
-    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             return
