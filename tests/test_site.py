@@ -142,7 +142,10 @@ def test_a_long_post_has_a_table_of_contents_and_a_short_one_has_none() -> None:
         (3, "细节", "细节"),
         (2, "第 2 节 x", "第-2-节-x"),
     ]
+    assert [heading.nested for heading in body.contents] == [False, True] * 3
     assert {heading.anchor for heading in body.contents} >= {"细节-2", "细节-3"}
+    upside_down = render_body(parse(make_post(f"### 甲\n\n{'字' * 1500}\n\n## 乙\n\n### 丙\n")), back="")
+    assert [heading.nested for heading in upside_down.contents] == [False, False, True]
     assert render_body(parse(make_post("## 一\n\n## 二\n\n## 三\n")), back="").contents == ()
     [nav] = of_kind(strictly(page_of(long)), "nav")
     assert [link.text for link in nav.iter(HTML + "a")][:2] == ["第 1 节 x", "细节"]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import nh3
@@ -22,11 +22,12 @@ HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """A heading of the body: its level from 2, its text, the anchor it bears."""
+    """A heading of the body: its level from 2, its text, the anchor it bears; whether it stands below another listed one."""
 
     level: int
     text: str
     anchor: str
+    nested: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,5 +143,10 @@ def _contents(headings: Sequence[Heading], html: str) -> Sequence[Heading]:
     """The two uppermost levels."""
     levels = sorted({heading.level for heading in headings})[:2]
     shown = [heading for heading in headings if heading.level in levels]
-    long = len(shown) >= FEWEST_HEADINGS and len(HtmlReader(html).text) > SHORTEST
-    return shown if long else ()
+    if len(shown) < FEWEST_HEADINGS or len(HtmlReader(html).text) <= SHORTEST:
+        return ()
+    first = next(number for number, heading in enumerate(shown) if heading.level == levels[0])
+    return [
+        replace(heading, nested=number > first and heading.level > levels[0])
+        for number, heading in enumerate(shown)
+    ]

@@ -124,7 +124,6 @@ class Pages:
             categories=[name for name in map(_one_line, post.categories) if name != newsletter.title],
             body=body.html,
             contents=body.contents,
-            top=min((heading.level for heading in body.contents), default=2),
             description=_described(post, outline(document).lead),
             # Empty when readers reach no home: nobody should learn of an address of this computer.
             canonical=web_address(post, newsletter) or "",
