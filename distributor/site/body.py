@@ -43,7 +43,9 @@ def render_body(document: Document, *, back: str) -> Body:
 
     `back` names the link from a footnote to where it is mentioned.
     """
-    html = _sanitised(_RENDERER.render(document.tokens, MARKDOWN.options, {"back": back}))
+    html = _RENDERER.render(document.tokens, MARKDOWN.options, {"back": back})
+    # Twice: where the first drops an element (a <select>, say), what stood in it may stand where it must not (<p> in <p>).
+    html = _sanitised(_sanitised(html))
     html, headings = _anchored(_arranged(html))
     return Body(html=html, contents=_contents(headings, html))
 
@@ -122,8 +124,7 @@ def _anchored(html: str) -> tuple[str, Sequence[Heading]]:
             return match[0]
         heading = Heading(level=int(tag[1]), text=text, anchor=_free(text, headings))
         headings.append(heading)
-        link = f'<a class="anchor" href="#{heading.anchor}" aria-hidden="true" tabindex="-1">#</a>'
-        return f'<{tag} id="{heading.anchor}">{inner}{link}</{tag}>'
+        return f'<{tag} id="{heading.anchor}">{inner}</{tag}>'
 
     return HEADING.sub(anchor, html), headings
 
