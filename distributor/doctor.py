@@ -901,7 +901,7 @@ def check_site(context: Context) -> Iterator[Said]:
         yield from site_folder(settings.path(settings.site.folder).resolve())
     if not (settings.site.serve or settings.site.folder):
         yield ok("none: the full text is not on the web, unless a post's url or url_pattern says where")
-    elif settings.page_pattern(""):
+    elif settings.site_is_reached:
         yield ok(f"{settings.site_url}/")
     else:
         yield ok(f"{settings.site_url}/ is reached from here alone, so no message links to it")

@@ -497,12 +497,14 @@ class Settings(Frozen):
         """Where readers reach the site."""
         return self.site.base_url or f"{self.web.base_url}/archive"
 
-    def page_pattern(self, newsletter: str) -> str:
-        """The `url_pattern` of a newsletter whose full text lives on the site.
+    @property
+    def site_is_reached(self) -> bool:
+        """Whether there is a site, and not for this computer alone: a link to such an address must not be mailed."""
+        return (self.site.serve or bool(self.site.folder)) and not _is_loopback(self.site_url)
 
-        Empty when there is no site, or only one that is reached from this computer: a link to it must not be mailed.
-        """
-        if not (self.site.serve or self.site.folder) or _is_loopback(self.site_url):
+    def page_pattern(self, newsletter: str) -> str:
+        """The `url_pattern` of a newsletter whose full text lives on the site; empty when readers do not reach it."""
+        if not self.site_is_reached:
             return ""
         return self.site_url.replace("{", "{{").replace("}", "}}") + f"/{newsletter}/{{page}}/"
 

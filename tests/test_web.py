@@ -18,7 +18,14 @@ from services import OwnServer, Project, Server, free_port, fresh_database
 from distributor.audience import NewSubscriber, Subscription
 from distributor.bootstrap import Distributor, build, prepare
 from distributor.dispatch import drain, open_issue, write_audience
-from distributor.model import DeliveryState, Issue, OpenedBy, SubscriptionState
+from distributor.model import (
+    DeliveryState,
+    Issue,
+    IssueState,
+    OpenedBy,
+    SkipReason,
+    SubscriptionState,
+)
 from distributor.posts import read_post
 from distributor.rehearsal import into_sandbox
 from distributor.sandbox.server import Sandbox
@@ -307,6 +314,15 @@ class TestTheSite:
             site.distributor.ledger.approve(issue.id, "chen")
             assert site.client.get("/archive/ai-daily/receipts/").status_code == 200
             assert "今天的收据" in site.client.get("/archive/ai-daily/feed.xml").text
+
+    def test_what_was_cancelled_instead_of_approved_is_shown_nowhere(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(newsletter={"schedule": {"approval": "required"}})) as site:
+            issue = goes_out(site, by=OpenedBy.SCHEDULER)
+            site.distributor.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
+            for path in ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/feed.xml"):
+                assert "今天的收据" not in site.client.get(path).text
 
     @pytest.mark.parametrize("name", ["2026-03-05-早报", "a&b +c", "长" * 120])
     def test_a_slug_of_any_kind_is_found_under_the_address_that_is_mailed(

@@ -72,9 +72,8 @@ def entries_of(
         for issue in issues
         if went_out(issue) or issue.state is IssueState.CANCELLED
     ]
-    known = {
-        issue.slug for issue in issues
-    }  # one that waits or was cancelled is not let in by the other door
+    # What waits, was cancelled, or expired without an approval, is not let in by the other door.
+    known = {issue.slug for issue in issues}
     more = (post for slug in posts.keys() - known for post in posts[slug][:1])
     rest = [of_post(post, newsletter) for post in more if also(post)]
     return sorted([*gone, *rest], key=lambda entry: (entry.day, entry.published, entry.slug), reverse=True)
@@ -82,15 +81,14 @@ def entries_of(
 
 def of_issue(issue: Issue, newsletter: Newsletter, candidates: Sequence[Post]) -> Entry:
     post = source_of(issue, candidates)
+    edited = post is not None and post.hash != issue.post_hash
     return Entry(
         slug=issue.slug,
         title=headline(post) if post else issue.title,
         day=(local_day(post, newsletter) if post else None) or issue.local_date,
         minted=issue.local_date,
         published=issue.opened_at,
-        updated=max(issue.opened_at, changed_at(post))
-        if post and post.hash != issue.post_hash
-        else issue.opened_at,
+        updated=max(issue.opened_at, changed_at(post)) if post and edited else issue.opened_at,
         post=post,
         issue_id=issue.id,
         withdrawn=issue.state is IssueState.CANCELLED or bool(candidates and not post),

@@ -137,7 +137,7 @@ class Pages:
             (self._month(newsletter, key), [self._listed(entry) for entry in found])
             for key, found in groupby(entries, key=lambda entry: (entry.day.year, entry.day.month))
         ]
-        url = self.index_url(newsletter) if self.settings.page_pattern(newsletter.slug) else ""
+        url = self.index_url(newsletter) if self.settings.site_is_reached else ""
         return self._page("newsletter", newsletter, newsletter.language, months=months, canonical=url)
 
     def home(self, newsletters: Sequence[tuple[Newsletter, Sequence[Entry]]]) -> bytes:
