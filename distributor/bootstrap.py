@@ -30,6 +30,7 @@ from distributor.preflight import Facts, recent_posts
 from distributor.schedule import Scheduler
 from distributor.sentlog import SentLog
 from distributor.settings import Newsletter, Retention, Settings
+from distributor.site import Site
 
 if TYPE_CHECKING:
     from distributor.doctor import Finding
@@ -55,6 +56,7 @@ class Distributor:
     engine: Engine
     alerts: Alerts
     scheduler: Scheduler
+    site: Site
 
     def close(self) -> None:
         self.database.close()
@@ -67,6 +69,8 @@ def build(
     database = Database(database_url(settings), clock=clock)
     ledger, audience, notices = Ledger(database), Audience(database), Notices(database)
     channels = load_channels(settings, route_channels(settings))
+    alerts = Alerts(settings=settings, channels=channels, notices=notices)
+    site = Site(settings, ledger, tell=alerts.tell)
     sent_log = SentLog(settings.path(settings.engine.journal) / "sent") if settings.engine.journal else None
     engine = Engine(
         ledger=ledger,
@@ -82,9 +86,10 @@ def build(
         host_pictures=_host_pictures(settings),
         wake=wake,
         facts=lambda newsletter, post, day: facts_of(settings, newsletter, post, day),
+        publish=site.publish,
+        page_of=site.page_of,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
-    alerts = Alerts(settings=settings, channels=channels, notices=notices)
     scheduler = Scheduler(
         engine,
         alerts,
@@ -102,6 +107,7 @@ def build(
         engine=engine,
         alerts=alerts,
         scheduler=scheduler,
+        site=site,
     )
 
 

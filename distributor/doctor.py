@@ -939,6 +939,31 @@ def check_web(context: Context) -> Iterator[Said]:
         yield ok(url)
 
 
+def check_site(context: Context) -> Iterator[Said]:
+    settings = context.settings
+    if settings.site.folder:
+        yield from site_folder(settings.path(settings.site.folder).resolve())
+    if not (settings.site.serve or settings.site.folder):
+        yield ok("none: the full text is not on the web, unless a post's url or url_pattern says where")
+    elif settings.site_is_reached:
+        yield ok(f"{settings.site_url}/")
+    else:
+        yield ok(f"{settings.site_url}/ is reached from here alone, so no message links to it")
+
+
+def site_folder(folder: Path) -> Iterator[Said]:
+    """Whether the pages can be written there."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        yield fail(
+            f"{folder} cannot be written: {error.strerror}; the pages that messages link to would be missing",
+            "mend the rights of the folder, or name another one in site.folder",
+        )
+
+
 # ── the sender's domain ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1117,6 +1142,7 @@ CHECKS: Mapping[str, Check] = {
     "clock": check_clock,
     "operator": check_operator,
     "web": check_web,
+    "site": check_site,
     "sender domain": check_domain,
     "pictures": check_pictures,
 }

@@ -31,6 +31,8 @@ def into_sandbox(settings: Settings, sandbox: Sandbox, database: Path) -> Settin
         update={
             "database": Database(url=SecretStr(f"sqlite:///{database}")),
             "broker": settings.broker.model_copy(update={"url": SecretStr("")}),
+            # Nobody got it, so it has not gone out: no page of it.
+            "site": settings.site.model_copy(update={"folder": ""}),
             # The real sent log must not learn of what nobody received.
             "engine": settings.engine.model_copy(update={"journal": str(database.parent / "journal")}),
             "email": settings.email.model_copy(

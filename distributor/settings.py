@@ -5,6 +5,8 @@ they come from the environment, as `NAME` or, for a mounted secret, `NAME_FILE`.
 folder (the one that holds `config/`).
 """
 
+import hashlib
+import ipaddress
 import os
 import re
 import tomllib
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from email_validator import EmailNotValidError, validate_email
@@ -361,6 +364,15 @@ class PictureSettings(Frozen):
         return self
 
 
+class SiteSettings(Frozen):
+    """`[site]`: the home of the full text, a page for each post that went out, an index and a feed."""
+
+    serve: bool = Field(True, description="whether the web app answers /archive/")
+    folder: str = Field("", description="folder that the pages are written into as well; empty: none")
+    base_url: Url | Literal[""] = Field("", description="where readers reach it; empty: web.base_url/archive")
+    index: bool = Field(True, description="whether search engines may list the pages")
+
+
 class AlertRoute(Frozen):
     """`[[operator.routes]]`: a way to reach the operator; two independent ones are wanted.
 
@@ -637,7 +649,25 @@ class Newsletter(Frozen):
             if day is None
             else {"date": day, "year": f"{day:%Y}", "month": f"{day:%m}", "day": f"{day:%d}"}
         )
-        return self.url_pattern.format(slug=slug, **parts)
+        return self.url_pattern.format(slug=slug, page=page_name(slug), **parts)
+
+
+#: Files beside the pages, which no page may be called after.
+SITE_FILES = frozenset({"index.html", "feed.xml"})
+LONGEST_PAGE_NAME = 160  # bytes of UTF-8; file systems allow 255 for a folder's name
+
+
+def page_name(slug: str) -> str:
+    """A post's folder on the site, and the last step of its address: the slug, when it can be both.
+
+    A slug with other characters, too long, or with a meaning of its own for a file system becomes one with a hash behind
+    it, so that no two posts share a page.
+    """
+    kept = re.sub(r"[^\w.-]+", "-", slug).strip(".-")
+    kept = kept.encode()[:LONGEST_PAGE_NAME].decode(errors="ignore")
+    if kept == slug and kept not in SITE_FILES:
+        return slug
+    return f"{kept or 'post'}-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"
 
 
 class Settings(Frozen):
@@ -653,6 +683,7 @@ class Settings(Frozen):
     wechat: WechatSettings = WechatSettings()
     web: Web = Web()
     pictures: PictureSettings = PictureSettings()
+    site: SiteSettings = SiteSettings()
     operator: Operator = Operator()
     retention: Retention = Retention()
     newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)
@@ -666,6 +697,22 @@ class Settings(Frozen):
     def pictures_url(self) -> str:
         """Where readers get hosted pictures from; without `pictures.base_url`, from our own web app."""
         return self.pictures.base_url.rstrip("/") or f"{self.web.base_url}/pictures"
+
+    @property
+    def site_url(self) -> str:
+        """Where readers reach the site."""
+        return self.site.base_url or f"{self.web.base_url}/archive"
+
+    @property
+    def site_is_reached(self) -> bool:
+        """Whether there is a site, and not for this computer alone: a link to such an address must not be mailed."""
+        return (self.site.serve or bool(self.site.folder)) and not _is_loopback(self.site_url)
+
+    def page_pattern(self, newsletter: str) -> str:
+        """The `url_pattern` of a newsletter whose full text lives on the site; empty when readers do not reach it."""
+        if not self.site_is_reached:
+            return ""
+        return self.site_url.replace("{", "{{").replace("}", "}}") + f"/{newsletter}/{{page}}/"
 
     def newsletter(self, slug: str | None) -> Newsletter:
         """The newsletter of that name; the only one when none is named. Raises ConfigError otherwise."""
@@ -720,7 +767,28 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
     if mistakes or settings is None:
         raise ConfigError(mistakes)
     _check_together(settings)
-    return settings
+    return _with_homes(settings)
+
+
+def _with_homes(settings: Settings) -> Settings:
+    """A newsletter that names no other home of its full text has it on the site, when readers reach that."""
+    homes = {
+        slug: newsletter
+        if newsletter.url_pattern
+        else newsletter.model_copy(update={"url_pattern": settings.page_pattern(slug)})
+        for slug, newsletter in settings.newsletters.items()
+    }
+    return settings.model_copy(update={"newsletters": homes})
+
+
+def _is_loopback(url: str) -> bool:
+    """Whether an address is reached from this computer alone."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def packaged(name: str) -> Path:

@@ -1282,6 +1282,62 @@ class TestCheck:
         assert 'posts/unfit.md:6: error: placeholder: "（待补）"' in done.out
 
 
+class TestSite:
+    def test_it_writes_what_went_out_and_says_how_much(self, shop: Shop) -> None:
+        shop.add("li@readers.example")
+        assert shop.send().status == 0
+        out = shop.project.root / "public"
+        first = shop.run("site", "build", "--out", str(out))
+        assert (first.status, "written to" in first.out) == (0, True)
+        assert (out / "ai-daily/receipts/index.html").is_file()
+        again = shop.run("site", "build", "--out", str(out), "--json")
+        assert again.json["newsletters"] == [
+            {
+                "newsletter": "ai-daily",
+                "pages": 1,
+                "written": 0,
+                "missing": [],
+                "broken": [],
+                "withdrawn": [],
+            }
+        ]
+
+    def test_what_never_went_out_needs_to_be_asked_for(self, shop: Shop) -> None:
+        out = shop.project.root / "public"
+        assert shop.run("site", "build", "-o", str(out), "--json").json["newsletters"][0]["pages"] == 0
+        everything = shop.run("site", "build", "-o", str(out), "--json", "--all-posts")
+        assert everything.json["newsletters"][0]["pages"] == 1
+
+    def test_what_cannot_be_built_is_named(self, shop: Shop) -> None:
+        shop.add("li@readers.example")
+        shop.send()
+        shop.configure(site={"folder": "var/site"})
+        path = shop.project.root / "posts/receipts.md"
+        path.write_text(POST + "\n[dead](nowhere.html)\n", "utf-8")
+        broken = shop.run("site", "build")
+        assert broken.status == 1
+        assert "receipts.md:8: a link to nowhere" in broken.out
+        path.write_text(POST, "utf-8")
+        assert shop.run("site", "build").status == 0
+        path.write_text(POST.replace("title:", "draft: true\ntitle:"), "utf-8")
+        withdrawn = shop.run("site", "build")
+        assert f"remove {shop.project.root}/var/site/ai-daily/receipts/" in withdrawn.out
+        path.unlink()
+        assert "no file is left of it: receipts" in shop.run("site", "build").out
+
+    def test_without_a_folder_it_says_how_to_name_one(self, shop: Shop) -> None:
+        done = shop.run("site", "build")
+        assert done.status == 2
+        assert "--out DIR" in done.err
+        assert shop.run("site", "build", "-n", "nothing", "-o", "x").status == 2
+
+    def test_a_folder_that_cannot_be_written_is_no_traceback(self, shop: Shop) -> None:
+        (shop.project.root / "taken").write_text("a file", "utf-8")
+        done = shop.run("site", "build", "--all-posts", "-o", str(shop.project.root / "taken"))
+        assert done.status == 1
+        assert "taken" in done.err
+
+
 class TestTypingMistakes:
     def test_a_channel_that_nobody_provides(self, shop: Shop) -> None:
         shop.add("a@readers.example")

@@ -734,6 +734,29 @@ def test_web_links_must_work_for_readers(tmp_path: Path, base_url: str, sender: 
     assert only(look(settings, "web")).level is level
 
 
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"web": {"base_url": "https://daily.internal"}}, "https://daily.internal/archive/"),
+        ({}, "reached from here alone, so no message links to it"),
+        ({"site": {"serve": False}}, "the full text is not on the web"),
+    ],
+)
+def test_site_says_where_the_full_text_lives(tmp_path: Path, tables: Any, said: str) -> None:
+    finding = only(look(make_settings(tmp_path, **tables), "site"))
+    assert finding.level is Level.OK
+    assert said in finding.text
+
+
+def test_site_needs_a_folder_that_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file", "utf-8")
+    settings = make_settings(tmp_path, site={"folder": "taken/site"})
+    fail, _ = look(settings, "site")
+    assert fail.level is Level.FAIL
+    assert "taken/site cannot be written" in fail.text
+    assert "site.folder" in fail.fix
+
+
 # ── the sender's domain ──────────────────────────────────────────────────────────────────────────────────────────
 
 WELL_SET_UP = {

@@ -18,7 +18,14 @@ from services import OwnServer, Project, Server, free_port, fresh_database
 from distributor.audience import NewSubscriber, Subscription
 from distributor.bootstrap import Distributor, build, prepare
 from distributor.dispatch import drain, open_issue, write_audience
-from distributor.model import DeliveryState, Issue, OpenedBy, SubscriptionState
+from distributor.model import (
+    DeliveryState,
+    Issue,
+    IssueState,
+    OpenedBy,
+    SkipReason,
+    SubscriptionState,
+)
 from distributor.posts import read_post
 from distributor.rehearsal import into_sandbox
 from distributor.sandbox.server import Sandbox
@@ -223,6 +230,160 @@ class TestTheBrowserSCopy:
             assert site.client.get(f"/issues/{issue.id}").status_code == 404
             site.distributor.ledger.approve(issue.id, "chen")
             assert site.client.get(f"/issues/{issue.id}").status_code == 200
+
+
+def goes_out(site: Site, **options: OpenedBy) -> Issue:
+    """An issue with one reader."""
+    site.subscribe()
+    return site.open_issue(**options)
+
+
+class TestTheSite:
+    PAGES = ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/receipts/", "/archive/ai-daily/feed.xml")
+
+    @pytest.fixture
+    def open_site(self, site: Site) -> Site:
+        goes_out(site)
+        return site
+
+    @pytest.mark.parametrize("path", PAGES)
+    def test_what_went_out_is_there_for_everybody_to_keep(self, open_site: Site, path: str) -> None:
+        response = open_site.client.get(path)
+        assert response.status_code == 200
+        assert "今天的收据" in response.text
+        headers = response.headers
+        assert headers["Cache-Control"] == "public, max-age=300"
+        assert headers["X-Robots-Tag"] == "all"
+        assert "noindex" not in response.text
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        policy = headers["Content-Security-Policy"]
+        assert "script" not in policy
+        for rule in ("default-src 'none'", "img-src https:", "form-action 'none'", "frame-ancestors 'none'"):
+            assert rule in policy
+        kind = "application/atom+xml" if path.endswith(".xml") else "text/html"
+        assert headers["Content-Type"] == f"{kind}; charset=utf-8"
+
+    @pytest.mark.parametrize("path", PAGES)
+    def test_who_has_it_already_is_told_so(self, open_site: Site, path: str) -> None:
+        tag = open_site.client.get(path).headers["ETag"]
+        assert open_site.client.head(path).headers["ETag"] == tag
+        assert open_site.client.head(path).text == ""
+        for known in (tag, f"W/{tag}", f'"other", {tag}'):
+            response = open_site.client.get(path, headers={"If-None-Match": known})
+            assert (response.status_code, response.content) == (304, b"")
+            assert response.headers["ETag"] == tag
+        assert open_site.client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+    def test_nothing_of_a_reader_is_on_any_page(self, site: Site) -> None:
+        reader = site.subscribe()
+        site.open_issue()
+        for path in self.PAGES:
+            text = site.client.get(path).text
+            assert reader.token not in text
+            assert "li@readers" not in text
+            assert "/u/" not in text
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("nowhere/", "nowhere/feed.xml", "ai-daily/nothing/", "ai-daily/feed.xml/", "ai-daily/..%2f/"),
+            *("ai-daily/%2e%2e/", "ai-daily/..%2f..%2fconfig%2f", "..%2f..%2fconfig/", "ai-daily/%00/"),
+            *("ai-daily/index.html/", "ai-daily/.hidden/", f"ai-daily/{'x' * 3000}/"),
+        ],
+    )
+    @pytest.mark.parametrize("folder", ["", "var/site"])
+    def test_what_is_not_there_and_ways_out(self, project: Project, path: str, folder: str) -> None:
+        project.write_post("receipts", POST)
+        secret = project.root / "config/index.html"
+        secret.write_text("secret", "utf-8")
+        with serving(project.settings(site={"folder": folder})) as site:
+            goes_out(site)
+            response = site.client.get(f"/archive/{path}")
+            assert response.status_code == 404
+            assert "secret" not in response.text
+            assert response.headers["Cache-Control"] == "no-store"
+
+    def test_what_has_not_gone_out_is_not_there(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(newsletter={"schedule": {"approval": "required"}})) as site:
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
+            issue = goes_out(site, by=OpenedBy.SCHEDULER)
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
+            for path in ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/feed.xml"):
+                assert "今天的收据" not in site.client.get(path).text
+            site.distributor.ledger.approve(issue.id, "chen")
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 200
+            assert "今天的收据" in site.client.get("/archive/ai-daily/feed.xml").text
+
+    def test_what_was_cancelled_instead_of_approved_is_shown_nowhere(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(newsletter={"schedule": {"approval": "required"}})) as site:
+            issue = goes_out(site, by=OpenedBy.SCHEDULER)
+            site.distributor.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
+            for path in ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/feed.xml"):
+                assert "今天的收据" not in site.client.get(path).text
+
+    @pytest.mark.parametrize("name", ["2026-03-05-早报", "a&b +c", "长" * 120])
+    def test_a_slug_of_any_kind_is_found_under_the_address_that_is_mailed(
+        self, project: Project, name: str
+    ) -> None:
+        project.write_post("receipts", POST.replace("title:", f'slug: "{name}"\ntitle:'))
+        with serving(project.settings(web={"base_url": "https://news.example.com"})) as site:
+            issue = goes_out(site)
+            address = site.distributor.site.page_of(issue)
+            assert address
+            assert address.isascii()
+            assert site.client.get(urlsplit(address).path).status_code == 200
+            mail = site.distributor.ledger.messages(issue.id, "email")["default"][0]
+            assert f'href="{address}"' in mail.content["html"]
+
+    def test_where_the_source_is_gone_the_frozen_mail_is_shown(self, open_site: Site) -> None:
+        root = open_site.distributor.settings.root
+        (root / "posts/receipts.md").unlink()
+        response = open_site.client.get("/archive/ai-daily/receipts/")
+        base = open_site.distributor.settings.web.base_url
+        assert (response.status_code, response.headers["Location"]) == (302, f"{base}/issues/1")
+        assert "今天的收据" in open_site.client.get("/archive/ai-daily/").text
+
+    def test_a_broken_correction_leads_to_the_frozen_mail_too(self, open_site: Site) -> None:
+        path = open_site.distributor.settings.root / "posts/receipts.md"
+        path.write_text(POST + "\n[dead](nowhere.html)\n", "utf-8")
+        assert open_site.client.get("/archive/ai-daily/receipts/").status_code == 302
+        assert open_site.client.get("/archive/ai-daily/feed.xml").status_code == 200
+
+    def test_a_correction_is_seen_at_once(self, open_site: Site) -> None:
+        path = open_site.distributor.settings.root / "posts/receipts.md"
+        tags = {page: open_site.client.get(page).headers["ETag"] for page in self.PAGES[2:]}
+        path.write_text(POST.replace("都写在账上", "更正：都写在账上"), "utf-8")
+        for page, tag in tags.items():
+            response = open_site.client.get(page, headers={"If-None-Match": tag})
+            assert response.status_code == 200
+            assert "更正" in response.text
+
+    def test_the_folder_s_files_are_what_is_served(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(site={"folder": "var/site"})) as site:
+            goes_out(site)
+            path = project.root / "var/site/ai-daily/receipts/index.html"
+            path.write_text("<!doctype html>\nwritten", "utf-8")
+            assert "written" in site.client.get("/archive/ai-daily/receipts/").text
+            path.unlink()
+            assert "都写在账上" in site.client.get("/archive/ai-daily/receipts/").text
+
+    def test_search_engines_are_sent_away_on_demand(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(site={"index": False})) as site:
+            goes_out(site)
+            for path in self.PAGES:
+                assert site.client.get(path).headers["X-Robots-Tag"] == "noindex"
+            assert '<meta name="robots" content="noindex">' in site.client.get(self.PAGES[2]).text
+
+    def test_there_is_none_when_the_settings_say_so(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(site={"serve": False})) as site:
+            goes_out(site)
+            assert {site.client.get(path).status_code for path in self.PAGES} == {404}
 
 
 class TestHardening:

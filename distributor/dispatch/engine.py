@@ -11,7 +11,7 @@ from distributor.audience import Audience
 from distributor.channels import Channel
 from distributor.journal import Journals
 from distributor.ledger import Ledger
-from distributor.model import Post
+from distributor.model import Issue, Post
 from distributor.pacing import Pacer
 from distributor.preflight import Facts
 from distributor.sentlog import SentLog
@@ -74,9 +74,16 @@ class Engine:
     wake: Callable[[str], None] = lambda _channel: None
     #: What the checks of a post know besides it.
     facts: Callable[[Newsletter, Post, date], Facts] = lambda *_: Facts()
+    #: Called with an issue before its first delivery leaves, so that the page its messages link to is there. The post is
+    #: None where only the ledger is at hand. Raises nothing: readers have the mail, the page can be built later.
+    publish: Callable[[Issue, Post | None], None] = lambda _issue, _post: None
+    #: The page of an issue, when its newsletter's full text lives on the site: where "view in browser" leads.
+    page_of: Callable[[Issue], str | None] = lambda _issue: None
 
 
-def placeholder_values(base_url: str, issue_id: int, token: str | None) -> Mapping[str, str]:
-    """What differs by recipient."""
-    values = {VIEW_URL: f"{base_url}/issues/{issue_id}"}
+def placeholder_values(
+    base_url: str, issue_id: int, token: str | None, page: str | None = None
+) -> Mapping[str, str]:
+    """What differs by recipient. Without a `page`, "view in browser" shows the frozen mail."""
+    values = {VIEW_URL: page or f"{base_url}/issues/{issue_id}"}
     return {**values, UNSUBSCRIBE_URL: f"{base_url}/u/{token}"} if token else values

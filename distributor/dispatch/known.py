@@ -11,10 +11,11 @@ from distributor.model import Issue, Message
 
 @dataclass(frozen=True)
 class KnownIssue:
-    """An issue, and its messages on one channel: variant → parts."""
+    """An issue, its messages on one channel (variant → parts), and its page when it has one."""
 
     issue: Issue
     messages: Mapping[str, Sequence[Message]]
+    page: str | None = None
 
 
 class KnownIssues:
@@ -44,4 +45,4 @@ class KnownIssues:
         ledger = self._engine.ledger
         messages, issue = ledger.messages(issue_id, self._channel), ledger.issue(issue_id)
         hold_if_set_back(self._engine, issue)
-        return KnownIssue(issue, messages)
+        return KnownIssue(issue, messages, self._engine.page_of(issue))

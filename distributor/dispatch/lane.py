@@ -565,7 +565,9 @@ class Lane:
         issue_id = delivery.identity.issue_id
         parts = self._known.messages[delivery.recipient.variant]
         sent_date = self._sent_date(delivery)
-        values = placeholder_values(self.engine.base_url, issue_id, delivery.recipient.token)
+        values = placeholder_values(
+            self.engine.base_url, issue_id, delivery.recipient.token, self._known.page
+        )
         return [
             Parcel(
                 message=message,

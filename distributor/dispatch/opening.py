@@ -93,6 +93,8 @@ def open_issue(
         log.info(
             "issue_opened issue=%s newsletter=%s day=%s post=%s", issue.id, newsletter.slug, day, post.slug
         )
+    if opened and not waits:
+        engine.publish(issue, post)
     return issue, opened
 
 
@@ -137,6 +139,7 @@ def write_audience(engine: Engine, issue: Issue) -> bool:
     newsletter = engine.newsletters[issue.newsletter]
     fixed = {name: engine.channels[name].destinations(newsletter) for name in newsletter.channels}
     moment = engine.ledger.freeze(issue.id)
+    engine.publish(issue, None)  # again: the issue was approved, or whoever opened it did not come this far
     audiences = _subscribed(newsletter, fixed, moment)
     try:
         _write(engine, issue, token, fixed, audiences)

@@ -20,6 +20,7 @@ from distributor.pictures import FOR_EVER
 from distributor.pictures import NAME as PICTURE
 from distributor.rendering import template_environment
 from distributor.settings import Settings
+from distributor.web.site import add_site
 
 #: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -53,6 +54,7 @@ def create_app(distributor: Distributor) -> FastAPI:
     if shows_pictures(distributor.settings):
         app.add_api_route("/pictures/{name}", pages.picture, methods=LOOKING, response_class=FileResponse)
     app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
+    add_site(app, distributor, pages.unknown)
     app.add_exception_handler(ServiceDown, _service_down)
 
     @app.middleware("http")
@@ -84,7 +86,7 @@ class Pages:
         """The human page of an unsubscribe link: a button, no effect."""
         found = self.distributor.audience.find(token) if TOKEN.fullmatch(token) else None
         if found is None:
-            return self._unknown()
+            return self.unknown()
         left = found.state is SubscriptionState.UNSUBSCRIBED
         return self._page(
             "unsubscribed" if left else "unsubscribe",
@@ -97,7 +99,7 @@ class Pages:
         why = "one click or the page's button"
         found = self.distributor.audience.unsubscribe(token, why) if TOKEN.fullmatch(token) else None
         if found is None:
-            return self._unknown()
+            return self.unknown()
         return self._page("unsubscribed", newsletter=found.newsletter, address=_masked(found.address))
 
     def explain(self) -> HTMLResponse:
@@ -109,10 +111,10 @@ class Pages:
         try:
             issue = self.distributor.ledger.issue(int(number) if NUMBER.fullmatch(number) else 0)
         except RequestRefused:
-            return self._unknown()
+            return self.unknown()
         parts = self.distributor.ledger.messages(issue.id, "email").get("default")
         if not parts or issue.state is IssueState.WAITING:
-            return self._unknown()
+            return self.unknown()
         response = HTMLResponse(self._without_reader(parts[0].content["html"], issue))
         response.headers["Content-Security-Policy"] = MAIL_POLICY
         return response
@@ -129,15 +131,16 @@ class Pages:
         self.distributor.database.version()
         return PlainTextResponse("ok\n")
 
+    def unknown(self) -> HTMLResponse:
+        """For what is not there: one and the same page, whatever was asked."""
+        return self._page("unknown", status=404)
+
     def _without_reader(self, text: str, issue: Issue) -> str:
         base = self.distributor.settings.web.base_url
         values: Mapping[str, str] = {UNSUBSCRIBE_URL: f"{base}/u", VIEW_URL: f"{base}/issues/{issue.id}"}
         for placeholder, value in values.items():
             text = text.replace(placeholder, html.escape(value))
         return text
-
-    def _unknown(self) -> HTMLResponse:
-        return self._page("unknown", status=404)
 
     def _page(
         self, name: str, *, newsletter: str | None = None, address: str = "", status: int = 200
