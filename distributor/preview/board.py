@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from distributor.channels import ENTRY_POINTS, Channel
+from distributor.channels.wecom.render import NEWS_TITLE
 from distributor.errors import ConfigError, DistributorError, PostError
 from distributor.model import Message, Post
 from distributor.posts import PostFolder, find_post, load_posts, read_post
@@ -33,10 +34,8 @@ Channels = Mapping[str, "Channel | Exception"]
 
 #: Limits of single texts, which `LIMITS` (of the main text) has no place for: key of the content, unit, limit.
 FIELDS: Mapping[tuple[str, str], Sequence[tuple[str, str, int]]] = {
-    ("wecom", "news"): (("title", "utf8_bytes", 128), ("description", "utf8_bytes", 512)),
+    ("wecom", "news"): (("title", "utf8_bytes", NEWS_TITLE),),
     ("wechat", "article"): (
-        ("content", "characters", 20_000),
-        ("content", "utf8_bytes", 1_000_000),
         ("title", "characters", 64),
         ("digest", "characters", 128),
     ),

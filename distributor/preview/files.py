@@ -12,6 +12,7 @@ from distributor.channels.email.render import TOO_LARGE
 from distributor.channels.telegram.render import LIMIT, count_entities
 from distributor.channels.wechat.fitting import MOST_BYTES, MOST_CHARACTERS
 from distributor.channels.wecom.dialects import DIALECTS
+from distributor.channels.wecom.render import NEWS_DESCRIPTION
 from distributor.model import DeliveryId, Message, Parcel, Recipient
 from distributor.rendering import utf8_bytes, utf16_units
 
@@ -154,6 +155,7 @@ LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
     },
     ("wechat", "article"): {"utf16_units": MOST_CHARACTERS, "utf8_bytes": MOST_BYTES},
     **{("wecom", variant): {"utf8_bytes": dialect.limit} for variant, dialect in DIALECTS.items()},
+    ("wecom", "news"): {"utf8_bytes": NEWS_DESCRIPTION},
 }
 
 
@@ -173,7 +175,7 @@ def measured(message: Message) -> dict[str, object]:
         "parts": message.parts,
         "characters": len(visible),
         "utf16_units": utf16_units(visible),
-        "entities": count_entities(message.content["html"]) if message.channel == "telegram" else 0,
+        "entities": count_entities(message.content.get("html", "")) if message.channel == "telegram" else 0,
         "utf8_bytes": utf8_bytes(main_text(message)),
         "limits": dict(LIMITS.get((message.channel, message.variant.partition("+")[0]), {})),
         "hash": message.hash,
