@@ -57,13 +57,15 @@ NEWS: Mapping[str, str] = {
 }
 
 
-def desk_of(project: Project, *scripted: Scripted, opened: Path | None = None) -> Desk:
-    """E-mail, Telegram and WeCom as they are, and the scripted channels beside or instead of them."""
+def desk_of(
+    project: Project, *scripted: Scripted, opened: Path | None = None, also: Sequence[str] = ()
+) -> Desk:
+    """E-mail, Telegram and WeCom (`also`: more of ours) as they are, and the scripted channels beside or instead."""
 
     def channels(settings: Settings) -> Channels:
         real = installed_channels(settings)
         return {
-            **{name: real[name] for name in ("email", "telegram", "wecom")},
+            **{name: real[name] for name in ("email", "telegram", "wecom", *also)},
             **{channel.name: channel for channel in scripted},
         }
 

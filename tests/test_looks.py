@@ -1,63 +1,78 @@
 """How things look, in a real browser: pictures that a person has approved (looks.py says how)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from shutil import copytree
 
 import pytest
 from browser import Chrome
 from looks import assert_looks
-from previewing import ARTICLE, Scripted, desk_of, serving
+from mails import html_of, sample_mails
+from previewing import desk_of, serving
 from rendering_samples import EVERYTHING
 from services import ROOT, Project
-
-from distributor.channels.email.render import render_email
-from distributor.model import Post
-from distributor.posts import read_post
-from distributor.preview import sample_values
-from distributor.rendering import template_environment
-from distributor.settings import Newsletter, load_settings
 
 SAMPLE = "2026-11-24-open-data-spring.md"
 COVER = "https://images.example.com/cover.png"
 
 
 @cache
-def newsletter() -> Newsletter:
-    return load_settings(ROOT, {}).newsletter("ai-daily")
+def mails() -> Mapping[str, str]:
+    return {name: html_of(message) for name, message in sample_mails().items()}
 
 
-@cache
-def sample() -> Post:
-    return read_post(ROOT / "posts" / SAMPLE, newsletter().zone)
+#: Mails of ours (tests/mails.py). Each is looked at in both widths and both schemes.
+MAILS = ("issue", "everything", "confirm", "welcome", "goodbye", "alert")
+
+#: The texts of the page whose contrast with what is painted behind them is below 4.5 (WCAG 2.2, 1.4.3).
+UNREADABLE = """(() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const linear = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = parts(getComputedStyle(element).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !element.getClientRects().length) continue;
+    const [one, other] = [light(parts(getComputedStyle(element).color)), light(behind(element))];
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (ratio < 4.5) found.push(`${ratio.toFixed(2)} ${walker.currentNode.data.trim().slice(0, 40)}`);
+  }
+  return found;
+})()"""
 
 
-def issue() -> str:
-    message = render_email(sample(), newsletter(), template_environment())
-    html = message.content["html"]
-    for name, value in sample_values(message).items():
-        html = html.replace(name, value)
-    return html
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", MAILS)
+def test_every_word_of_a_mail_can_be_read(chrome: Chrome, name: str, dark: bool) -> None:
+    chrome.show(mails()[name], width=600, dark=dark)
+    assert chrome.evaluate(UNREADABLE) == []
 
 
-#: A mail of ours: name of its pictures → its HTML. Each is looked at in both widths and both schemes.
-MAILS: Mapping[str, Callable[[], str]] = {
-    "mail-issue": issue,
-}
+def test_a_word_that_cannot_be_read_is_found(chrome: Chrome) -> None:
+    chrome.show('<!doctype html><p style="background:#fff;color:#999">pale</p><p>fine</p>', width=600)
+    assert chrome.evaluate(UNREADABLE) == ["2.85 pale"]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [600, 375])
 @pytest.mark.parametrize("name", MAILS)
 def test_a_mail(chrome: Chrome, name: str, width: int, dark: bool) -> None:
-    png = chrome.screenshot(MAILS[name](), width=width, dark=dark)
+    png = chrome.screenshot(mails()[name], width=width, dark=dark)
     assert chrome.evaluate("document.documentElement.scrollWidth") == width
-    assert_looks(f"{name}-{width}-{'dark' if dark else 'light'}", png)
+    assert_looks(f"mail-{name}-{width}-{'dark' if dark else 'light'}", png)
 
 
 @pytest.fixture(scope="module")
 def preview(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a preview of our sample posts, on our channels and, as their channel makes them, articles.
+    """The address of a preview of our sample posts, on our channels.
 
     They lie in a folder of their own: nobody saves a file there meanwhile.
     """
@@ -66,7 +81,7 @@ def preview(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         copytree(ROOT / name, project.root / name)
     front = f"---\ntitle: 样刊：什么都有\ndate: 2026-03-05\ncover_image: {COVER}\n---\n"
     project.write_post("everything", front + EVERYTHING)
-    with serving(desk_of(project, Scripted("wechat", ("article", ARTICLE)))) as address:
+    with serving(desk_of(project, also=["wechat"])) as address:
         yield address
 
 
