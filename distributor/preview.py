@@ -75,7 +75,8 @@ def _telegram_files(message: Message, _: datetime) -> Files:
         '<body style="font:16px/1.5 sans-serif;max-width:34em;margin:2em auto;padding:0 1em">'
         f'{_cover(message)}<div style="white-space:pre-wrap">{message.content["html"]}</div>'
     )
-    return {f"telegram-{message.part}.html": page.encode()}
+    variant = "" if message.variant == "default" else f"{message.variant}-"
+    return {f"telegram-{variant}{message.part}.html": page.encode()}
 
 
 def _cover(message: Message) -> str:
@@ -109,10 +110,9 @@ _WRITERS: Mapping[str, Callable[[Message, datetime], Files]] = {
 
 LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
     ("email", "default"): {"utf8_bytes": CLIPPED_ABOVE},
-    ("telegram", "default"): {
-        "utf16_units": LIMIT.units,
-        "entities": LIMIT.entities,
-        "utf8_bytes": LIMIT.bytes,
+    **{
+        ("telegram", variant): {"utf16_units": LIMIT.units, "entities": LIMIT.entities}
+        for variant in ("default", "public", "rich")
     },
     **{("wecom", variant): {"utf8_bytes": dialect.limit} for variant, dialect in DIALECTS.items()},
 }

@@ -251,10 +251,20 @@ def test_the_cover_is_the_preview_of_the_first_part_alone() -> None:
         ("a<script>b()</script>c", "ac"),
         ("**a<script>b** c", "<b>a</b>"),
         ("## Two *x*", "<b><u>Two <i>x</i></u></b>"),
-        ("### Three", "<b>Three</b>"),
-        ("#### Four", "<b><i>Four</i></b>"),
-        ("##### Five", "<u>Five</u>"),
-        ("###### Six", "<i>Six</i>"),
+        ("### Three", "<b><u>Three</u></b>"),
+        (
+            "## A\n### B\n#### C\n##### D\n###### E\n\nf",
+            "<b><u>A</u></b>\n\n<b>B</b>\n\n<b><i>C</i></b>\n\n<u>D</u>\n\n<i>E</i>\nf",
+        ),
+        (
+            "## A\n\nb\n\n![c](https://example.com/c.png)",
+            '<b><u>A</u></b>\n\nb\n<a href="https://example.com/c.png">🖼 c</a>',
+        ),
+        ("**A**\n\nb\n\n要点：\n\n- c\n- d", "<b>A</b>\nb\n\n要点：\n• c\n• d"),
+        (
+            "- " + "长" * 50 + "\n- " + "长" * 50 + "\n- c",
+            "• " + "长" * 50 + "\n\n• " + "长" * 50 + "\n\n• c",
+        ),
         ("1. a\n2. b\n   - c\n     - d", "1. a\n2. b\n   ◦ c\n      ▪ d"),
         ("- a\n  1. b\n  2. c", "• a\n   1. b\n   2. c"),
         ("3. a\n\n4. b\n\n   more", "3. a\n\n4. b\n\nmore"),
@@ -337,7 +347,7 @@ def test_a_picture_is_a_link_to_it_and_a_linked_one_two(source: str, html: str) 
             "<details>\n<summary>More</summary>\nhidden <em>text</em>\n</details>",
             "<b>More</b>\nhidden <i>text</i>",
         ),
-        ("<details>\n<summary>More</summary>\n\n- a\n\n</details>", "<b>More</b>\n\n• a"),
+        ("<details>\n<summary>More</summary>\n\n- a\n\n</details>", "<b>More</b>\n• a"),
         ("<ul><li>a</li><li>b<ol><li>c</li></ol></li></ul>", "• a\n• b\n\n   1. c"),
         (
             '<table><tr><th>A</th><th>B</th></tr><tr><td>1</td><td><a href="https://example.com">2</a></td></tr></table>',
@@ -376,7 +386,7 @@ def test_a_wide_table_becomes_items_with_names() -> None:
         "| one | [two](https://example.com) | 3 |\n| four | | 6 |"
     )
     assert html_of(table) == (
-        "<i>Model · A rather long heading · Another</i>\n\n"
+        "<i>Model · A rather long heading · Another</i>\n"
         '• <b>one</b>\n   A rather long heading：<a href="https://example.com">two</a>\n   Another：3\n\n'
         "• <b>four</b>\n   Another：6"
     )

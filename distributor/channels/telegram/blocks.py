@@ -1,7 +1,7 @@
 """A post's Markdown as blocks of marked text: what has no tag in Telegram gets a form that still reads well."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -34,28 +34,32 @@ from distributor.rendering import (
 )
 
 PRE_COLUMNS = 36  # a wider table wraps on a phone and is unreadable as <pre>
+WORDY = 80  # columns of two lines on a phone
 
 
 class Level(IntEnum):
     """What begins at a block; a part would rather end before a lower one."""
 
     SECTION = 1
-    ITEM = 2
-    PARAGRAPH = 3
-    SENTENCE = 4
+    SUBSECTION = 2
+    ITEM = 3
+    PARAGRAPH = 4
+    SENTENCE = 5
 
 
 @dataclass(frozen=True)
 class Block:
     """Runs that stand together, and the white space in front of them unless they begin a part.
 
-    `keep`: not to be the last of a part. `rule`: a line that is left out at the ends of a part. `heading`: its level.
+    `keep`: not to be the last of a part. `close`: rather close below what is before it. `rule`: a line that is left out
+    at the ends of a part. `heading`: its level.
     """
 
     runs: Sequence[Run]
     level: Level = Level.PARAGRAPH
     gap: str = "\n\n"
     keep: bool = False
+    close: bool = False
     rule: bool = False
     heading: int = 0
 
@@ -74,6 +78,7 @@ class Place:
     depth: int = 0
     gap: str = "\n\n"
     level: Level = Level.PARAGRAPH
+    top: int = 1  # the level of the highest heading
 
     @property
     def indent(self) -> str:
@@ -81,7 +86,21 @@ class Place:
 
 
 def to_blocks(tree: SyntaxTreeNode, words: Words) -> list[Block]:
-    return list(_inside(tree, Place(words)))
+    levels = [int(node.tag[1]) for node in tree.walk() if node.type == "heading"]
+    top = min(levels, default=1)
+    return list(_closed_up(_inside(tree, Place(words, top=top)), top))
+
+
+def _closed_up(blocks: Iterable[Block], top: int) -> Iterator[Block]:
+    """What follows a title, or a line that leads to it, stands close below; so does a picture. A listing has margins."""
+    before: Block | None = None
+    for block in blocks:
+        close = before is not None and (
+            (before.keep and before.heading != top) or (block.close and not before.heading)
+        )
+        apart = block.heading or has(block.runs[0].marks, "pre", "pre-code")
+        yield replace(block, gap="\n") if close and not apart else block
+        before = block
 
 
 def joined(blocks: Sequence[Block], marks: tuple[Mark, ...] = ()) -> list[Run]:
@@ -109,7 +128,19 @@ def _paragraph(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
         return
     title = place.depth == 0 and _is_bold(runs)
     lead = title or to_text(runs).endswith(("：", ":"))
-    yield Block(_indented(runs, place.indent), Level.ITEM if title else place.level, place.gap, keep=lead)
+    yield Block(
+        _indented(runs, place.indent),
+        Level.ITEM if title else place.level,
+        place.gap,
+        keep=lead,
+        close=place.depth == 0 and bool(only_pictures(node)),
+    )
+
+
+def only_pictures(node: SyntaxTreeNode) -> list[SyntaxTreeNode]:
+    """The pictures of a paragraph that has nothing else."""
+    parts = [part for part in node.children[0].children if part.type != "text" or part.content.strip()]
+    return parts if all(part.type == "image" for part in parts) else []
 
 
 def _is_bold(runs: Sequence[Run]) -> bool:
@@ -117,34 +148,31 @@ def _is_bold(runs: Sequence[Run]) -> bool:
     return all(has(run.marks, "b") or not run.text.strip() for run in runs) and "\n" not in to_text(runs)
 
 
-#: Six levels of headings, by what Telegram has: no sizes, so weight, line and slant.
-_HEADINGS: Mapping[str, Sequence[str]] = {
-    "h1": ("b", "u"),
-    "h2": ("b", "u"),
-    "h3": ("b",),
-    "h4": ("b", "i"),
-    "h5": ("u",),
-    "h6": ("i",),
-}
+#: Six levels of headings from the post's highest down, by what Telegram has: no sizes, so weight, line and slant.
+_HEADINGS: Sequence[Sequence[str]] = (("b", "u"), ("b",), ("b", "i"), ("u",), ("i",), ("i", "u"))
 
 
 def _heading(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
+    level = int(node.tag[1])
     marks = place.marks
-    for tag in _HEADINGS[node.tag]:
+    for tag in _HEADINGS[level - place.top]:
         marks = marked(marks, Mark(tag))
     runs = trimmed(inline(node, marks, place.words))
     if runs:
-        yield Block(runs, Level.SECTION, "\n\n", keep=True, heading=int(node.tag[1]))
+        rank = Level.SECTION if level == place.top else Level.SUBSECTION
+        yield Block(runs, rank, "\n\n", keep=True, heading=level)
 
 
 _BULLETS = "•◦▪"
-_TASK = re.compile(r"\[([ xX])\][ \u00a0]")
+TASK = re.compile(r"\[([ xX])\][ \u00a0]")
 
 
 def _list(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
-    gap = "\n" if is_tight(node) else "\n\n"
-    inner = replace(place, depth=place.depth + 1, level=Level.PARAGRAPH, gap=gap)
     outermost = place.depth == 0
+    gap = "\n" if is_tight(node) and not (outermost and _is_wordy(node)) else "\n\n"
+    inner = replace(
+        place, depth=place.depth + 1, level=Level.PARAGRAPH, gap="\n" if is_tight(node) else "\n\n"
+    )
     front = "\n\n" if outermost else gap
     for item, bullet in zip(node.children, list_bullets(node), strict=True):
         blocks = list(_inside(item, inner))
@@ -157,6 +185,12 @@ def _list(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
         front = gap
 
 
+def _is_wordy(node: SyntaxTreeNode) -> bool:
+    """Whether most items are longer than two lines on a phone: without air between them they are a wall."""
+    widths = [display_width("".join(map(inline_text, item.children[:1]))) for item in node.children]
+    return sum(width > WORDY for width in widths) * 2 > len(widths)
+
+
 def _bullet(bullet: str, depth: int) -> str:
     return _BULLETS[min(depth, len(_BULLETS) - 1)] if bullet == "•" else bullet
 
@@ -164,7 +198,7 @@ def _bullet(bullet: str, depth: int) -> str:
 def _without_task(bullet: str, runs: Sequence[Run]) -> tuple[str, Sequence[Run]]:
     """A task's box in place of the bullet."""
     first = next((index for index, run in enumerate(runs) if run.text.strip()), None)
-    task = _TASK.match(runs[first].text.lstrip()) if first is not None else None
+    task = TASK.match(runs[first].text.lstrip()) if first is not None else None
     if first is None or task is None:
         return bullet, runs
     rest = Run(runs[first].text.lstrip()[task.end() :], runs[first].marks)

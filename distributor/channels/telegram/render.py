@@ -34,6 +34,7 @@ from distributor.rendering import (
     WORDING,
     ai_label,
     cut,
+    display_width,
     headline,
     language_of,
     links_in,
@@ -48,8 +49,8 @@ from distributor.settings import Newsletter, TelegramDestination
 __all__ = ["LIMIT", "count_entities", "render_telegram", "variant_of"]
 
 DEFAULT, PUBLIC, RICH = "default", "public", "rich"
-#: Sections the contents name, and how much of their names (in characters).
-MOST_ENTRIES, LONGEST_NAME = 20, 24
+#: Sections the contents name, and how much of their names (in columns: a Han character fills two).
+MOST_ENTRIES, LONGEST_NAME = 20, 32
 #: As long as "https://t.me/" + a name of 32 + a topic + a message id gets.
 _LONGEST_ADDRESS = "x" * 70
 
@@ -182,7 +183,7 @@ def _section_names(blocks: Sequence[Block]) -> list[str]:
 
 
 def _name(block: Block) -> str:
-    return cut(squeeze(to_text(block.runs)), LONGEST_NAME)
+    return cut(squeeze(to_text(block.runs)), LONGEST_NAME, display_width)
 
 
 def _sections(parts: Sequence[Sequence[Block]], level: int) -> list[tuple[str, int]]:
@@ -191,7 +192,7 @@ def _sections(parts: Sequence[Sequence[Block]], level: int) -> list[tuple[str, i
         (_name(block), number)
         for number, blocks in enumerate(parts, 1)
         for block in blocks
-        if block.heading == level and block.level is Level.SECTION
+        if block.heading == level and block.level is not Level.SENTENCE
     ]
     if len(found) > MOST_ENTRIES:
         found = [entry for index, entry in enumerate(found) if index == 0 or found[index - 1][1] != entry[1]]

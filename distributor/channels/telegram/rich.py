@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markdown_it.tree import SyntaxTreeNode
 
-from distributor.channels.telegram.blocks import inline
+from distributor.channels.telegram.blocks import TASK, inline, only_pictures
 from distributor.channels.telegram.marks import Run, tidied, to_markup, to_text, trimmed
 from distributor.channels.telegram.raw import HtmlWriter
 from distributor.channels.telegram.words import Words
@@ -75,17 +75,10 @@ def _text(node: SyntaxTreeNode, words: Words) -> str:
 
 
 def _paragraph(node: SyntaxTreeNode, words: Words) -> str:
-    pictures = _only_pictures(node)
-    if pictures:
+    if pictures := only_pictures(node):  # media are blocks of their own
         return "".join(_figure(str(one.attrs["src"]), picture_alt(one)) for one in pictures)
     text = _text(node, words)
     return f"<p>{text}</p>" if text else ""
-
-
-def _only_pictures(node: SyntaxTreeNode) -> list[SyntaxTreeNode]:
-    """The pictures of a paragraph that has nothing else: media are blocks of their own."""
-    parts = [part for part in node.children[0].children if part.type != "text" or part.content.strip()]
-    return parts if all(part.type == "image" for part in parts) else []
 
 
 def _figure(address: str, alt: str) -> str:
@@ -97,9 +90,6 @@ def _figure(address: str, alt: str) -> str:
 def _heading(node: SyntaxTreeNode, words: Words) -> str:
     text = _text(node, words)
     return f"<{node.tag}>{text}</{node.tag}>" if text else ""
-
-
-_TASK = re.compile(r"\[([ xX])\][ \u00a0]")
 
 
 def _list(node: SyntaxTreeNode, words: Words) -> str:
@@ -115,7 +105,7 @@ def _item(node: SyntaxTreeNode, words: Words) -> str:
         for child in node.children
     ]
     body = "".join(pieces)
-    task = _TASK.match(body.removeprefix("<p>"))
+    task = TASK.match(body.removeprefix("<p>"))
     if task is None:
         return f"<li>{body}</li>"
     ticked = "" if task[1] == " " else " checked"

@@ -21,7 +21,7 @@ NOTHING = Size(0, 0, 0)
 
 #: A part costs a reader a notification; a cut costs by what it goes through. In hundredths of a part.
 PART = 100
-CUT = {Level.SECTION: 0, Level.ITEM: 12, Level.PARAGRAPH: 30, Level.SENTENCE: 60}
+CUT = {Level.SECTION: 0, Level.SUBSECTION: 8, Level.ITEM: 14, Level.PARAGRAPH: 30, Level.SENTENCE: 60}
 #: × the square of how full a part is: the sum is smallest when parts are alike.
 UNEVEN = 40
 #: A last part with a line or two looks forgotten.
