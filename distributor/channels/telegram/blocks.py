@@ -7,6 +7,7 @@ from enum import IntEnum
 from functools import cached_property
 from textwrap import dedent
 
+from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
 from distributor.channels.telegram.marks import (
@@ -85,8 +86,9 @@ class Place:
         return "   " * max(self.depth - 1, 0)
 
 
-def to_blocks(tree: SyntaxTreeNode, words: Words) -> list[Block]:
-    levels = [int(node.tag[1]) for node in tree.walk() if node.type == "heading"]
+def to_blocks(tree: SyntaxTreeNode, tokens: Sequence[Token], words: Words) -> list[Block]:
+    """The blocks of a post; `tokens` are those of the tree."""
+    levels = (int(token.tag[1]) for token in tokens if token.type == "heading_open")
     top = min(levels, default=1)
     return list(_closed_up(_inside(tree, Place(words, top=top)), top))
 
@@ -139,8 +141,11 @@ def _paragraph(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
 
 def only_pictures(node: SyntaxTreeNode) -> list[SyntaxTreeNode]:
     """The pictures of a paragraph that has nothing else."""
-    parts = [part for part in node.children[0].children if part.type != "text" or part.content.strip()]
-    return parts if all(part.type == "image" for part in parts) else []
+    parts = node.children[0].children
+    if not any(part.type == "image" for part in parts):
+        return []
+    shown = [part for part in parts if part.type != "text" or part.content.strip()]
+    return shown if all(part.type == "image" for part in shown) else []
 
 
 def _is_bold(runs: Sequence[Run]) -> bool:
@@ -321,13 +326,14 @@ _MARKS = {"strong": "b", "em": "i", "s": "s", "code_inline": "code"}
 
 def inline(node: SyntaxTreeNode, marks: tuple[Mark, ...], words: Words) -> list[Run]:
     """The runs of an inline node, or of what stands inside a block."""
-    if write := _INLINE.get(node.type):
+    kind = node.type  # a property that costs; this is the hottest place of rendering
+    if kind == "text":
+        return [Run(node.content, marks)]
+    if write := _INLINE.get(kind):
         return write(node, marks, words)
-    if node.type in _MARKS:
-        marks = marked(marks, Mark(_MARKS[node.type]))
-    if not node.children:
-        return [Run(inline_text(node), marks)]
-    return _children(node, marks, words)
+    if kind in _MARKS:
+        marks = marked(marks, Mark(_MARKS[kind]))
+    return _children(node, marks, words) if node.children else [Run(inline_text(node), marks)]
 
 
 def _children(node: SyntaxTreeNode, marks: tuple[Mark, ...], words: Words) -> list[Run]:

@@ -87,6 +87,8 @@ class Size(NamedTuple):
 
 def marked(marks: tuple[Mark, ...], mark: Mark) -> tuple[Mark, ...]:
     """`marks` with one more inside, as far as Telegram lets them nest."""
+    if not marks:
+        return (mark,)
     tags = {outer.tag for outer in marks}
     if mark.tag in tags or tags & VERBATIM or (mark.tag in VERBATIM and "a" in tags):
         return marks

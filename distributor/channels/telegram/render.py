@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markdown_it.tree import SyntaxTreeNode
-
 from distributor.channels.telegram.blocks import Block, Level, joined, to_blocks
 from distributor.channels.telegram.marks import (
     Mark,
@@ -32,12 +30,12 @@ from distributor.channels.telegram.words import PART_ADDRESS, WORDS, Words
 from distributor.model import Message, Post
 from distributor.rendering import (
     WORDING,
+    Document,
     ai_label,
     cut,
     display_width,
     headline,
     language_of,
-    links_in,
     local_day,
     parse,
     squeeze,
@@ -91,9 +89,9 @@ def render_telegram(post: Post, newsletter: Newsletter) -> list[Message]:
     tree = document.tree
     words = WORDS[language_of(post, newsletter)]
     title, footer = _title(post, newsletter), _footer(post, newsletter)
-    plan = _plan([title, *to_blocks(tree, words)], footer, words, post.cover_image or "")
+    plan = _plan([title, *to_blocks(tree, document.tokens, words)], footer, words, post.cover_image or "")
     contents = [plan.content(number) for number in range(1, len(plan.parts) + 1)]
-    warnings = [*document.warnings, *_address_warnings(tree, post)]
+    warnings = [*document.warnings, *_address_warnings(document, post)]
     table = newsletter.channel_settings.telegram
     wanted = {variant_of(place) for place in (table.destinations if table else ())}
     messages = _messages(DEFAULT, contents, warnings)
@@ -153,10 +151,11 @@ def _linked_text(text: str, address: str) -> list[Run]:
     return [Run(text, marks), *([] if marks else address_after(address, (), after_text=True))]
 
 
-def _address_warnings(tree: SyntaxTreeNode, post: Post) -> list[str]:
+def _address_warnings(document: Document, post: Post) -> list[str]:
     return [
         f"{post.path}: the address {link[:60]}… is longer than {LONGEST_ADDRESS} bytes: Telegram shows its text alone"
-        for link in dict.fromkeys(links_in(tree))
+        for token in document.tokens
+        for link in (str(child.attrs.get("href", "")) for child in token.children or ())
         if utf8_bytes(link) > LONGEST_ADDRESS
     ]
 
