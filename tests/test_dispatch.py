@@ -348,6 +348,16 @@ class TestMigratedChats:
         assert world.check_sum(issue).sent == 2
 
 
+class TestVariants:
+    def test_a_destination_that_came_after_the_freeze_gets_what_there_is(self, database: Database) -> None:
+        place = Recipient(channel="telegram", address="@late", variant="public", destination="late")
+        world = make_world(database, channels=[FakeChannel("telegram", fixed=[place])])
+        issue = world.open()
+        world.drain()
+        assert world.states(issue) == {"@late": "sent"}
+        assert [parcel.message.variant for parcel in world.channel.accepted] == ["default"]
+
+
 class TestParts:
     def test_a_long_message_resumes_at_the_part_that_failed(self, database: Database) -> None:
         channel = FakeChannel(parts=3, script={ANN: [Receipt(provider_id="p1"), LATER]})

@@ -1,7 +1,9 @@
 """A post as Telegram messages, held against an independent reading of Telegram's rules."""
 
 import re
+import time
 from collections.abc import Iterator, Sequence
+from html import unescape
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,7 @@ from distributor.errors import PostError
 from distributor.model import AiUse, Message, Post
 from distributor.rendering import Document, HtmlReader, parse
 from distributor.sandbox import markup
+from distributor.sandbox.rich import parse_rich
 from distributor.settings import Newsletter
 
 COVER = "https://example.com/cover.jpg"
@@ -691,3 +694,49 @@ def test_any_markdown_keeps_every_rule_and_loses_nothing(body: str) -> None:
     check_complete(post, default)
     for message in messages:
         check_forms(message.content["html"], message.content["plain"], message.content["entities"])
+        if source := message.content.get("rich"):
+            check_rich(post, source)
+
+
+def check_rich(post: Post, source: str) -> None:
+    """A rich message is one by the rules, says what the post says, and has every address."""
+    document, text = parse(post), parse_rich(source).text
+    assert is_subsequence(letters(" ".join(_said(document.tokens))), letters(text)) == ""
+    for address in _addresses(document):
+        assert address in unescape(source) or address.removeprefix("mailto:") in text or len(address) > 3000
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_our_samples_as_rich_messages(name: str) -> None:
+    post = make_post(SAMPLES[name])
+    [first, *_] = [message for message in render_telegram(post, CHATS) if message.variant == "rich"]
+    if first.content["rich"]:
+        check_rich(post, first.content["rich"])
+
+
+def test_real_posts_as_rich_messages() -> None:
+    fits = 0
+    for post in shared_posts():
+        [first, *_] = [message for message in render_telegram(post, CHATS) if message.variant == "rich"]
+        if first.content["rich"]:
+            check_rich(post, first.content["rich"])
+            fits += 1
+    assert fits
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "\n\n".join("x" * 4000),
+        "\n".join(f"- {number}" for number in range(4000)),
+        "一句话。" * 50_000,
+        "\n\n".join(f"## {number}" for number in range(2000)),
+        "| a | b |\n|---|---|\n" + "| [c](https://example.com) | d |\n" * 1000,
+    ],
+    ids=["paragraphs", "items", "sentences", "headings", "rows"],
+)
+def test_huge_posts_take_seconds_at_most(body: str) -> None:
+    """Ten times what it takes, for busy machines; quadratic work would take minutes."""
+    start = time.process_time()
+    check_all(render(body))
+    assert time.process_time() - start < 30
