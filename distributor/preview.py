@@ -73,7 +73,7 @@ def _telegram_files(message: Message, _: datetime) -> Files:
     page = (
         '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         '<body style="font:16px/1.5 sans-serif;max-width:34em;margin:2em auto;padding:0 1em">'
-        f'{_cover(message)}<div style="white-space:pre-wrap">{message.content["html"]}</div>'
+        f'{_cover(message)}<div style="white-space:pre-wrap">{_filled(message, "html")}</div>'
     )
     variant = "" if message.variant == "default" else f"{message.variant}-"
     return {f"telegram-{variant}{message.part}.html": page.encode()}

@@ -351,12 +351,13 @@ def test_a_picture_is_a_link_to_it_and_a_linked_one_two(source: str, html: str) 
             "<b>More</b>\nhidden <i>text</i>",
         ),
         ("<details>\n<summary>More</summary>\n\n- a\n\n</details>", "<b>More</b>\n• a"),
-        ("<ul><li>a</li><li>b<ol><li>c</li></ol></li></ul>", "• a\n• b\n\n   1. c"),
+        ("<ul><li>a</li><li>b<ol><li>c</li></ol></li></ul>", "• a\n• b\n   1. c"),
         (
             '<table><tr><th>A</th><th>B</th></tr><tr><td>1</td><td><a href="https://example.com">2</a></td></tr></table>',
             '<b>A</b> | <b>B</b>\n1 | <a href="https://example.com">2</a>',
         ),
         ("<h2>Head</h2><p>one</p><p>two<br>three</p>", "<b>Head</b>\n\none\n\ntwo\nthree"),
+        ('<ol start="7"><li>a</ol><ol start="²"><li>b</ol>', "7. a\n\n1. b"),
         ("<![CDATA[x]]>", ""),
     ],
 )
@@ -675,6 +676,24 @@ PIECES = st.sampled_from(
             "[![y](https://example.com/p.png)](https://example.com/q)",
         ),
         *("长" * 700, "x" * 1500, "**粗** " * 60, "句。" * 900, "| a | b |\n|---|---|\n| c | d |\n"),
+        *(
+            '<ol start="²"><li>',
+            "</ol>",
+            "<ul><li>",
+            "<pre>",
+            "</pre>",
+            "<blockquote>",
+            "</td></tr></table>",
+            "<p>",
+        ),
+        *(
+            '<img src="https://example.com/raw.png" alt="r"/>',
+            "<hr/>",
+            "<sub>",
+            "</sub>",
+            "</sup>",
+            "</details>",
+        ),
         f"[t](https://example.com/{'l' * 2500})",
     ]
 )

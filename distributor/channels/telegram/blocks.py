@@ -223,7 +223,7 @@ def _quote(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
 
 
 def _code(node: SyntaxTreeNode, place: Place) -> Iterator[Block]:
-    text = dedent(node.content).strip("\n")
+    text = dedent(node.content).strip("\n")  # an indentation of all lines only costs width
     language = re.sub(r"[^\w+#-].*", "", node.info.strip()) if node.type == "fence" else ""
     mark = Mark("pre-code", language) if language else Mark("pre")
     if place.marks:

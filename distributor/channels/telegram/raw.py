@@ -102,7 +102,7 @@ class HtmlWriter(HTMLParser):
         if self.hidden or tag in _HIDDEN:
             self.hidden = self.hidden or tag
             return
-        self._break(_BREAKS.get(tag, 0))
+        self._break(self._breaks(tag))
         if write := _ALONE.get(tag):
             write(self, values)
         elif tag in _MEDIA:
@@ -119,7 +119,7 @@ class HtmlWriter(HTMLParser):
                 pass
         if tag in {"ul", "ol"} and self.numbers:
             self.numbers.pop()
-        self._break(_BREAKS.get(tag, 0))
+        self._break(self._breaks(tag))
 
     # ── how it writes ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,6 +142,10 @@ class HtmlWriter(HTMLParser):
                 self.add(address_after(address, self.marks, bool(to_text(inside).strip())))
         return tag
 
+    def _breaks(self, tag: str) -> int:
+        """A list inside a list stands close."""
+        return 1 if tag in {"ul", "ol"} and self.numbers else _BREAKS.get(tag, 0)
+
     def _break(self, count: int) -> None:
         self.breaks = max(self.breaks, count)
 
@@ -154,7 +158,8 @@ class HtmlWriter(HTMLParser):
         self._enter("th", "")
 
     def _list(self, values: dict[str, str]) -> None:
-        self.numbers.append(int(values.get("start", "1")) if values.get("start", "1").isdigit() else 1)
+        start = re.fullmatch(r"[0-9]{1,9}", values.get("start", ""))
+        self.numbers.append(int(start[0]) if start else 1)
 
     def _bullet_list(self, _: dict[str, str]) -> None:
         self.numbers.append(-1)
@@ -220,7 +225,7 @@ def address_after(address: str, marks: tuple[Mark, ...], after_text: bool) -> li
     if utf8_bytes(address) > LONGEST_ADDRESS:
         return []
     link = link_marks(address, marks)
-    shown = [Run(address, link if has(link, "a") else marked(marks, Mark("whole", address)))]
+    shown = [Run(address, link if has(link, "a") else (*marks, Mark("whole", address)))]
     return [Run(" (", marks), *shown, Run(")", marks)] if after_text else shown
 
 

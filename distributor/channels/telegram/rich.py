@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markdown_it.tree import SyntaxTreeNode
 
 from distributor.channels.telegram.blocks import TASK, inline, only_pictures
-from distributor.channels.telegram.marks import Run, tidied, to_markup, to_text, trimmed
+from distributor.channels.telegram.marks import Mark, Run, tidied, to_markup, to_text, trimmed
 from distributor.channels.telegram.raw import HtmlWriter
 from distributor.channels.telegram.words import Words
 from distributor.rendering import escape_text, picture_alt
@@ -62,6 +62,10 @@ def _inside(node: SyntaxTreeNode, words: Words) -> str:
 
 
 def _inline_html(runs: Sequence[Run]) -> str:
+    """Runs inside a block: a listing of raw HTML is code there."""
+    code = {mark: Mark("code") for run in runs for mark in run.marks if mark.tag == "pre"}
+    if code:
+        runs = [Run(run.text, tuple(code.get(mark, mark) for mark in run.marks)) for run in runs]
     return to_markup(tidied(trimmed(runs))).replace("\n", "<br>")
 
 
