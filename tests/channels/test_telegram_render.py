@@ -548,6 +548,13 @@ def test_the_first_part_names_the_sections_and_their_parts() -> None:
     assert "目录" not in messages[1].content["plain"]
 
 
+def test_the_contents_stand_behind_the_whole_lead() -> None:
+    lead = "这是导语的一句话。" * 250
+    messages = render(SECTIONS, description=lead)
+    check_all(messages)
+    assert f"{lead}\n\n目录：" in messages[0].content["plain"]
+
+
 @pytest.mark.parametrize("body", ["## A\n\nx\n\n## B\n\ny", "没有标题的一段话。" * 900])
 def test_no_contents_for_one_part_or_no_sections(body: str) -> None:
     assert "目录" not in render(body)[0].content["plain"]

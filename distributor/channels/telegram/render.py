@@ -72,7 +72,13 @@ class _Plan:
     def content(self, number: int, *, linked: bool = False) -> Mapping[str, str]:
         blocks = _without_end_rules(self.parts[number - 1])
         if number == 1 and self.sections:
-            blocks = [blocks[0], _contents(self.sections, len(self.parts), self.words, linked), *blocks[1:]]
+            contents = _contents(self.sections, len(self.parts), self.words, linked)
+            place = next((n for n, block in enumerate(blocks) if n and block.gap), len(blocks))
+            blocks = [
+                *blocks[:place],
+                contents,
+                *blocks[place:],
+            ]  # behind the title, and behind all of a long one
         header = [Run(f"({number}/{len(self.parts)})\n\n")] if len(self.parts) > 1 else []
         runs = tidied([*header, *trimmed(joined(blocks))])
         return {
