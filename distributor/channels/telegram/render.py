@@ -102,16 +102,18 @@ def render_telegram(post: Post, newsletter: Newsletter) -> list[Message]:
     wanted = {variant_of(place) for place in (table.destinations if table else ())}
     messages = _messages(DEFAULT, contents, warnings)
     if PUBLIC in wanted:
-        messages += _messages(PUBLIC, [*contents, *_edits(plan)], warnings)
+        messages += _messages(PUBLIC, [*contents, *_edits(plan)])
     if RICH in wanted:
         rich = to_rich(tree, title.runs, footer.runs if footer else (), post.cover_image, words)
-        if not rich:
-            warnings = [*warnings, f"{post.path}: over the limits of a rich message: Telegram gets parts"]
-        messages += _messages(RICH, [{**contents[0], "rich": rich}, *contents[1:]], warnings)
+        missing = () if rich else (f"{post.path}: over the limits of a rich message: Telegram gets parts",)
+        messages += _messages(RICH, [{**contents[0], "rich": rich}, *contents[1:]], missing)
     return messages
 
 
-def _messages(variant: str, contents: Sequence[Mapping[str, str]], warnings: Sequence[str]) -> list[Message]:
+def _messages(
+    variant: str, contents: Sequence[Mapping[str, str]], warnings: Sequence[str] = ()
+) -> list[Message]:
+    """Warnings stand at the first part; those about the post are told once, with the default variant."""
     return [
         Message(
             channel="telegram",
