@@ -342,6 +342,7 @@ def test_a_picture_is_a_link_to_it_and_a_linked_one_two(source: str, html: str) 
             '<a href="https://example.com/out">out in (https://example.com/in)</a>',
         ),
         ('<pre>a\n  <a href="https://example.com">b</a></pre>', "<pre>a\n  b (https://example.com)</pre>"),
+        ("> <pre>a  b</pre>", "<blockquote><code>a  b</code></blockquote>"),
         ("press <kbd>Ctrl</kbd>", "press <code>Ctrl</code>"),
         ("H<sub>2</sub>O, 10<sup>−3</sup>, 4<sup>th</sup>, e<sup>x</sup>", "H₂O, 10⁻³, 4th, e^x"),
         ("<b>a<i>b</b>c</i>", "<b>a<i>b</i></b>c"),

@@ -83,7 +83,7 @@ class HtmlWriter(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.hidden:
             return
-        if has(self.marks, "pre"):
+        if any(tag == "pre" for tag, *_ in self.open):
             self.add_text(data)
             return
         text = re.sub(r"\s+", " ", data)
@@ -126,6 +126,8 @@ class HtmlWriter(HTMLParser):
     def _enter(self, tag: str, address: str) -> None:
         self.open.append((tag, self.marks, len(self.runs), address if is_web(address) else ""))
         kind = _MARKS.get(tag)
+        if kind == "pre" and self.marks:
+            kind = "code"  # a listing stands alone
         if kind == "a":
             if is_web(address) and is_linkable(address):
                 self.marks = marked(self.marks, Mark("a", address))
