@@ -342,6 +342,7 @@ def test_a_picture_is_a_link_to_it_and_a_linked_one_two(source: str, html: str) 
             '<a href="https://example.com/out">out in (https://example.com/in)</a>',
         ),
         ('<pre>a\n  <a href="https://example.com">b</a></pre>', "<pre>a\n  b (https://example.com)</pre>"),
+        ("<pre>  </pre>\n\na", "a"),
         ("> <pre>a  b</pre>", "<blockquote><code>a  b</code></blockquote>"),
         ("press <kbd>Ctrl</kbd>", "press <code>Ctrl</code>"),
         ("H<sub>2</sub>O, 10<sup>−3</sup>, 4<sup>th</sup>, e<sup>x</sup>", "H₂O, 10⁻³, 4th, e^x"),
@@ -644,17 +645,22 @@ def test_the_rich_variant_has_the_parts_to_fall_back_to() -> None:
     [
         "汉字" * 17_000,
         "\n\n".join("x" * 501),
-        "\n\n".join(f"![x](https://example.com/{n}.png)" for n in range(51)),
         "|" + "a|" * 21 + "\n|" + "-|" * 21,
         "> " * 16 + "x",
     ],
-    ids=["characters", "blocks", "media", "columns", "depth"],
+    ids=["characters", "blocks", "columns", "depth"],
 )
 def test_a_post_over_a_limit_of_rich_messages_goes_in_parts_and_says_so(body: str) -> None:
     messages = render_telegram(make_post(body), with_chats({"chat": "-1001", "format": "rich"}))
     [first] = [message for message in messages if message.variant == "rich" and message.part == 1]
     assert first.content["rich"] == ""
     assert "over the limits of a rich message" in first.warnings[-1]
+
+
+def test_the_fifty_first_picture_is_a_link() -> None:
+    html = rich_of("\n\n".join(f"![x](https://example.com/{n}.png)" for n in range(52)))
+    assert parse_rich(html).media == 50
+    assert html.count('<p><a href="https://example.com/5') == 2
 
 
 # Any Markdown

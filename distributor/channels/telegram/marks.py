@@ -224,6 +224,9 @@ def _tidied(runs: Sequence[Run], depth: int) -> Iterator[Run]:
         if mark is None or not inner:
             yield from inner
             continue
+        if not to_text(inner).strip():
+            yield Run(to_text(inner), inner[0].marks[:depth])
+            continue
         blank = "\n" if mark.tag in VERBATIM - {"code"} else None
         lead, core, tail = _split_blank(inner, blank)
         outer = inner[0].marks[:depth]
@@ -255,7 +258,9 @@ def _stripped_front(runs: list[Run], blank: str | None) -> tuple[str, list[Run]]
 
 def trimmed(runs: Sequence[Run]) -> list[Run]:
     """Without white space at both ends; a line of code keeps its indentation."""
-    code = bool(runs) and has(runs[0].marks, "pre", "pre-code")
+    if not to_text(runs).strip():
+        return []
+    code = has(runs[0].marks, "pre", "pre-code")
     return _split_blank([run for run in runs if run.text], "\n" if code else None)[1]
 
 

@@ -3,6 +3,7 @@
 Opt-in, since several clients show a rich message as blank and the API does not tell. What does not fit has no rich form.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -34,7 +35,7 @@ def to_rich(
         _inside(tree, words),
         f"<footer>{_inline_html(footer)}</footer>" if footer else "",
     ]
-    html = "".join(pieces)
+    html = _FIGURE.sub(_linked_from(MEDIA), "".join(pieces))
     return html if _fits(html) else ""
 
 
@@ -47,6 +48,21 @@ def _fits(html: str) -> bool:
         and columns <= COLUMNS
         and _depth(html) <= DEPTH
     )
+
+
+_FIGURE = re.compile(r'<figure><img src="([^"]*)"/>(?:<figcaption>(.*?)</figcaption>)?</figure>')
+
+
+def _linked_from(count: int) -> Callable[[re.Match[str]], str]:
+    """The first `count` pictures stay; those behind become links."""
+    numbers = itertools.count(1)
+
+    def written(match: re.Match[str]) -> str:
+        if next(numbers) <= count:
+            return match[0]
+        return f'<p><a href="{match[1]}">🖼 {match[2] or match[1]}</a></p>'
+
+    return written
 
 
 def _depth(html: str) -> int:
