@@ -249,6 +249,7 @@ class Parcel(NamedTuple):
     """What one send needs: the frozen message (one part), who gets it, and the delivery's identity.
 
     `sent_date` is the same for every try of one delivery and resend number (so that a repeated mail is recognisable).
+    `receipts` are the provider's ids of the parts before this one, where there are any.
     """
 
     message: Message
@@ -256,18 +257,21 @@ class Parcel(NamedTuple):
     identity: DeliveryId
     sent_date: datetime
     values: Mapping[str, str] = MappingProxyType({})
+    receipts: Sequence[str] = ()
 
 
 class Receipt(NamedTuple):
     """A transport's proof that it accepted one part, with the provider's id when there is one.
 
     `address` is set when the provider told us that the recipient lives elsewhere now (a migrated Telegram chat).
+    `whole`: what was sent stands for all parts that are left.
     """
 
     provider_id: str | None = None
     code: str = ""
     text: str = ""
     address: str | None = None
+    whole: bool = False
 
 
 class Delivery(NamedTuple):

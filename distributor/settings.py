@@ -451,6 +451,10 @@ class TelegramDestination(Frozen):
     name: Name
     chat: Annotated[str, BeforeValidator(str), Field(pattern=r"^(@[A-Za-z0-9_]{4,32}|-?\d{1,20})$")]
     thread: int | None = None
+    format: Literal["classic", "rich"] = Field(
+        "classic",
+        description="rich: one message of Bot API 10.1, blank in some clients; else, and in need, parts",
+    )
 
 
 class WecomDestination(Frozen):

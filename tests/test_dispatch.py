@@ -348,6 +348,16 @@ class TestMigratedChats:
         assert world.check_sum(issue).sent == 2
 
 
+class TestVariants:
+    def test_a_destination_that_came_after_the_freeze_gets_what_there_is(self, database: Database) -> None:
+        place = Recipient(channel="telegram", address="@late", variant="public", destination="late")
+        world = make_world(database, channels=[FakeChannel("telegram", fixed=[place])])
+        issue = world.open()
+        world.drain()
+        assert world.states(issue) == {"@late": "sent"}
+        assert [parcel.message.variant for parcel in world.channel.accepted] == ["default"]
+
+
 class TestParts:
     def test_a_long_message_resumes_at_the_part_that_failed(self, database: Database) -> None:
         channel = FakeChannel(parts=3, script={ANN: [Receipt(provider_id="p1"), LATER]})
@@ -382,6 +392,31 @@ class TestParts:
         world.drain()
         assert parts_reached(world) == parts
         assert len(world.log(issue)[ANN].receipts) == 3
+        assert world.check_sum(issue).sent == 1
+
+    def test_each_part_knows_the_receipts_of_those_before_it(self, database: Database) -> None:
+        world = make_world(database, channels=[FakeChannel(parts=3, script={ANN: [Receipt("p1"), LATER]})])
+        world.subscribe("ann")
+        world.open()
+        world.drain()
+        world.clock.forward(2 * SECOND)
+        world.drain()
+        assert [parcel.receipts for parcel in world.channel.accepted] == [(), ("p1",), ("p1", "id-3")]
+
+    @pytest.mark.parametrize("first", [[], [Receipt("p1"), LATER]], ids=["at once", "after a part"])
+    def test_what_stands_for_all_parts_ends_the_delivery(
+        self, database: Database, first: Sequence[Any]
+    ) -> None:
+        answers = [*first, Receipt("all", whole=True)]
+        world = make_world(database, channels=[FakeChannel(parts=3, script={ANN: answers})])
+        world.subscribe("ann")
+        issue = world.open()
+        for _ in range(2):
+            world.drain()
+            world.clock.forward(2 * SECOND)
+        entry = world.log(issue)[ANN]
+        assert (entry.state, entry.parts_sent) == (DeliveryState.SENT, 3)
+        assert entry.receipts == (("p1", "all", "all") if first else ("all", "all", "all"))
         assert world.check_sum(issue).sent == 1
 
     def test_too_long_a_pause_between_parts_gives_it_back_without_a_try(

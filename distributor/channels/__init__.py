@@ -28,6 +28,7 @@ class Transport(Protocol):
         `then` is the parcel that the next call will send, where that is known: a transport may announce its envelope
         ahead, which saves a round trip, but its body goes only when `send` is called with it. Nothing of a parcel
         that was announced and never sent arrives, whatever is sent instead.
+        `parcel.receipts` are those of the parts before this one; a receipt that is `whole` stands for all parts left.
 
         Raises:
             Rejected: the other side said no, for good.

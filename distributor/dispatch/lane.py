@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -104,12 +104,23 @@ class Try:
     def progress(self) -> Progress:
         return Progress(self.parts_sent, self.receipts)
 
+    def remaining(self) -> Iterator[tuple[int, Parcel]]:
+        """Number and parcel of each part, as long as parts are left; each knows the receipts of those before it."""
+        for number, parcel in enumerate(self.parcels, 1):
+            if self.parts_left:
+                yield number, parcel._replace(receipts=self.receipts) if self.sent_something else parcel
+
     def accepted(self, receipt: Receipt) -> None:
-        """One more part is there."""
+        """One more part is there, or all that were left."""
+        parts = self.parts_left if receipt.whole else 1
         self.receipt = receipt
         self.new_address = receipt.address or self.new_address
-        self.receipts = (*self.receipts, receipt.provider_id or "")
-        self.parts_sent += 1
+        self.receipts = (*self.receipts, *[receipt.provider_id or ""] * parts)
+        self.parts_sent += parts
+
+    @property
+    def parts_left(self) -> int:
+        return len(self.parcels) - (self.parts_sent - self.delivery.parts_sent)
 
     def ended(self, state: DeliveryState, **details: Any) -> Outcome:
         """The outcome; `details` are its other fields."""
@@ -431,7 +442,7 @@ class Lane:
         journal, identity = hold.journal, attempt.delivery.identity
         attempt.start()
         try:
-            for number, parcel in enumerate(attempt.parcels, 1):
+            for number, parcel in attempt.remaining():
                 if attempt.sent_something and (wait := self._part_wait(attempt.way)):
                     result: Outcome | Halt = attempt.ended(
                         DeliveryState.PENDING,
@@ -575,6 +586,7 @@ class Lane:
                 identity=delivery.identity,
                 sent_date=sent_date,
                 values=values,
+                receipts=delivery.receipts,
             )
             for message in parts[delivery.parts_sent :]
         ]

@@ -137,7 +137,7 @@ def write_audience(engine: Engine, issue: Issue) -> bool:
     if token is None:
         return False
     newsletter = engine.newsletters[issue.newsletter]
-    fixed = {name: engine.channels[name].destinations(newsletter) for name in newsletter.channels}
+    fixed = _destinations(engine, newsletter, issue)
     moment = engine.ledger.freeze(issue.id)
     engine.publish(issue, None)  # again: the issue was approved, or whoever opened it did not come this far
     audiences = _subscribed(newsletter, fixed, moment)
@@ -148,6 +148,21 @@ def write_audience(engine: Engine, issue: Issue) -> bool:
         return False
     engine.ledger.opened(issue.id, token)
     return True
+
+
+def _destinations(engine: Engine, newsletter: Newsletter, issue: Issue) -> Mapping[str, Sequence[Recipient]]:
+    """Channel → its fixed places. One that came into the configuration since the messages were frozen, and wants a variant
+    that nobody wanted then, gets the one for everybody."""
+    frozen = engine.ledger.messages(issue.id)
+
+    def fitted(place: Recipient) -> Recipient:
+        there = f"{place.channel}/{place.variant}" in frozen or f"{place.channel}/default" not in frozen
+        return place if there else place._replace(variant="default")
+
+    return {
+        name: [fitted(place) for place in engine.channels[name].destinations(newsletter)]
+        for name in newsletter.channels
+    }
 
 
 def _subscribed(

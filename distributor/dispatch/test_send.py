@@ -35,7 +35,7 @@ def test_send(
             f"{channel} has no destination {address!r}; see the newsletter's [channels.{channel}]"
         )
     tell_warnings(inspection, tell)
-    receipts = []
+    receipts: list[Receipt] = []
     with engine.channels[channel].open(engine.channels[channel].relays[0].name) as transport:
         for message in rendered:
             parcel = Parcel(
@@ -44,8 +44,11 @@ def test_send(
                 identity=DeliveryId(0, int(now.timestamp())),
                 sent_date=now,
                 values=placeholder_values(engine.base_url, 0, recipient.token),
+                receipts=tuple(receipt.provider_id or "" for receipt in receipts),
             )
             receipts.append(transport.send(parcel))
+            if receipts[-1].whole:
+                break
     return receipts
 
 

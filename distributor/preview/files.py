@@ -77,9 +77,10 @@ def _telegram_files(message: Message, _: datetime) -> Files:
     page = (
         '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         '<body style="font:16px/1.5 sans-serif;max-width:34em;margin:2em auto;padding:0 1em">'
-        f'{_cover(message)}<div style="white-space:pre-wrap">{message.content["html"]}</div>'
+        f'{_cover(message)}<div style="white-space:pre-wrap">{filled(message, "html")}</div>'
     )
-    return {f"telegram-{message.part}.html": page.encode()}
+    variant = "" if message.variant == "default" else f"{message.variant}-"
+    return {f"telegram-{variant}{message.part}.html": page.encode()}
 
 
 def _cover(message: Message) -> str:
@@ -148,10 +149,9 @@ _WRITERS: Mapping[str, Callable[[Message, datetime], Files]] = {
 
 LIMITS: Mapping[tuple[str, str], Mapping[str, int]] = {
     ("email", "default"): {"utf8_bytes": TOO_LARGE},
-    ("telegram", "default"): {
-        "utf16_units": LIMIT.units,
-        "entities": LIMIT.entities,
-        "utf8_bytes": LIMIT.bytes,
+    **{
+        ("telegram", variant): {"utf16_units": LIMIT.units, "entities": LIMIT.entities}
+        for variant in ("default", "public", "rich")
     },
     ("wechat", "article"): {"utf16_units": MOST_CHARACTERS, "utf8_bytes": MOST_BYTES},
     **{("wecom", variant): {"utf8_bytes": dialect.limit} for variant, dialect in DIALECTS.items()},

@@ -15,7 +15,7 @@ SENTENCE_END = re.compile(r"(?<=[。！？；])|(?<=[.!?;])(?=\s)|(?<=\n)")
 
 
 def utf16_units(text: str) -> int:
-    return len(text) + sum(character > "\uffff" for character in text)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def utf8_bytes(text: str) -> int:
@@ -35,7 +35,9 @@ def _columns(character: str) -> int:
 
 def safe_cut(text: str, length: int) -> int:
     """The longest cut ≤ `length` (in characters) that separates no accent, joiner or emoji from what it belongs to."""
-    while 0 < length < len(text) and (_clings(text[length]) or text[length - 1] == "\u200d"):
+    while 0 < length < len(text) and (
+        _clings(text[length]) or text[length - 1] == "\u200d" or _splits_flag(text, length)
+    ):
         length -= 1
     return length
 
@@ -44,8 +46,21 @@ def _clings(character: str) -> bool:
     return (
         character == "\u200d"
         or "\U0001f3fb" <= character <= "\U0001f3ff"
+        or "\U000e0020" <= character <= "\U000e007f"
         or unicodedata.category(character) in {"Mn", "Mc", "Me"}
     )
+
+
+def _splits_flag(text: str, length: int) -> bool:
+    """A flag is two regional letters; in a row of flags every second seam is inside one."""
+    before = length
+    while before and _is_regional(text[before - 1]):
+        before -= 1
+    return (length - before) % 2 == 1 and _is_regional(text[length])
+
+
+def _is_regional(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
 
 
 def cut(text: str, limit: int, measure: Callable[[str], int] = len, *, mark: str = "…") -> str:

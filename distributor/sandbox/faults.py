@@ -33,6 +33,8 @@ KINDS: Mapping[str, Mapping[str, str]] = {
         "drop-after-accept": "the message is kept, then the connection breaks without an answer",
         "slow": "the message is kept, the answer comes `value` seconds later (default 5)",
         "bad-token": "401 for every method; the pattern is for the bot's id",
+        "uneditable": "editMessageText is answered 400, message can't be edited",
+        "old-server": "404 for sendRichMessage, as before Bot API 10.1; the pattern is for the bot's id",
     },
     "wecom": {
         "disabled": "93000 invalid webhook url",

@@ -19,7 +19,7 @@ class Entry:
     """One thing that was sent. `fingerprint` tells two copies of one message from two messages.
 
     `reason` says why it was refused; `note` what befell an accepted one (a fault); `violations` what a strict
-    reader of the standards finds wrong with it.
+    reader of the standards finds wrong with it. `revises` names the entry that an edit replaces; an edit is not counted.
     """
 
     id: int
@@ -33,6 +33,7 @@ class Entry:
     note: str = ""
     violations: Sequence[str] = ()
     mail: Sequence[int] | None = None
+    revises: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -73,6 +74,7 @@ class Inbox:
         mail: bytes | None = None,
         note: str = "",
         violations: Sequence[str] = (),
+        revises: int | None = None,
     ) -> Entry:
         """Keeps what was accepted. Without a `fingerprint` the content is its own."""
         return self._append(
@@ -84,6 +86,7 @@ class Inbox:
             fingerprint=fingerprint or _hash(content),
             note=note,
             violations=tuple(violations),
+            revises=revises,
         )
 
     def refused(
@@ -174,6 +177,8 @@ class Inbox:
     def _index(self, entry: Entry) -> None:
         self._entries.append(entry)
         self._by_address[entry.channel, entry.address].append(entry)
+        if entry.revises is not None:
+            return
         self._tallies[entry.channel, "accepted" if entry.accepted else "refused"] += 1
         if not entry.accepted:
             return

@@ -208,8 +208,11 @@ def _cards(inbox: Inbox, channel: str, address: str) -> list[dict[str, Any]]:
     if not entries:
         raise KeyError(address)
     body = {"telegram": _bubble, "wecom": _robot_card}[channel]
+    edits = {entry.revises: entry for entry in entries if entry.revises}
+    shown = [entry for entry in entries if not entry.revises][-PAGE_SIZE:]
     return [
-        {"entry": entry, "body": body(entry) if entry.accepted else None} for entry in entries[-PAGE_SIZE:]
+        {"entry": entry, "body": body(edits.get(entry.id, entry)) if entry.accepted else None}
+        for entry in shown
     ]
 
 

@@ -1,6 +1,7 @@
 """A stateful Telegram Bot API: the methods a newsletter uses, with the real limits and the real words.
 
 Sources: Bot API reference; tdlib/telegram-bot-api Client.cpp; tdlib/td MessageEntity.cpp. Of the parse modes only HTML.
+An edit is kept beside the message it changes, and not counted as another one.
 """
 
 import json
@@ -8,16 +9,19 @@ import math
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from distributor.sandbox.checks import PLACEHOLDER
 from distributor.sandbox.faults import Fault, Faults
 from distributor.sandbox.httpd import Reply, Request, json_reply
-from distributor.sandbox.inbox import Inbox
+from distributor.sandbox.inbox import Entry, Inbox
 from distributor.sandbox.limits import Limits, Rate, Windows
 from distributor.sandbox.markup import Entity, MarkupError, Parsed, entities_bytes, parse_html, trim
+from distributor.sandbox.rich import Rich, RichError, parse_rich
+
+T = TypeVar("T")
 
 PATH = re.compile(r"/bot([^/]*)/(\w+)")
 TOKEN = re.compile(r"(\d+):[A-Za-z0-9_-]{10,}")
@@ -80,6 +84,8 @@ class TelegramApi:
             "getchat": self._get_chat,
             "getupdates": lambda _: json_reply({"ok": True, "result": []}),
             "sendmessage": self._send_message,
+            "editmessagetext": self._edit_message,
+            "sendrichmessage": self._send_rich_message,
         }
 
     def handle(self, request: Request) -> Reply | None:
@@ -96,7 +102,9 @@ class TelegramApi:
         if token is None or self.faults.take("telegram", token[1], ("bad-token",)):
             self.inbox.refused("telegram", f"bot {match[1].partition(':')[0]}", "401 Unauthorized")
             raise ApiError(401, "Unauthorized")
-        method = self._methods.get(match[2].lower())
+        name = match[2].lower()
+        old = name == "sendrichmessage" and self.faults.take("telegram", token[1], ("old-server",))
+        method = None if old else self._methods.get(name)
         if method is None:
             raise ApiError(404, "Not Found")
         fields = _fields(request)
@@ -130,30 +138,81 @@ class TelegramApi:
         return json_reply({"ok": True, "result": {**_chat(call.chat), **more}})
 
     def _send_message(self, call: _Call) -> Reply | None:
+        parsed, preview = self._or_refuse(call, self._checked)
+        return self._answered(call, self._content(call, parsed, preview), _violations(parsed))
+
+    def _send_rich_message(self, call: _Call) -> Reply | None:
+        rich = self._or_refuse(call, self._checked_rich)
+        content = {
+            **self._content(call, Parsed(rich.text), {"is_disabled": True}),
+            "source": _rich_source(call),
+            "rich": True,
+        }
+        return self._answered(call, content, [])
+
+    def _edit_message(self, call: _Call) -> Reply | None:
+        """Replaces the text of a message that this bot sent into this chat."""
+        parsed, preview = self._or_refuse(call, self._checked)
+        content = self._content(call, parsed, preview)
+        edited = self._or_refuse(call, lambda one: self._to_edit(one, content))
+        self.inbox.accepted("telegram", call.chat, content, violations=_violations(parsed), revises=edited.id)
+        message = _message(call, content, edited.id)
+        return json_reply({"ok": True, "result": {**message, "edit_date": int(time.time())}})
+
+    def _to_edit(self, call: _Call, content: Mapping[str, Any]) -> Entry:
+        number = str(call.fields.get("message_id", ""))
+        versions = [
+            entry
+            for entry in self.inbox.entries("telegram", call.chat)
+            if entry.accepted and number in (str(entry.id), str(entry.revises))
+        ]
+        if self.faults.take("telegram", call.chat, ("uneditable",)):
+            raise ApiError(400, "Bad Request: message can't be edited")
+        if not versions or versions[0].content["bot"] != call.bot:
+            raise ApiError(400, "Bad Request: message to edit not found")
+        same = ("text", "entities", "preview")
+        if [versions[-1].content[name] for name in same] == [content[name] for name in same]:
+            raise ApiError(400, "Bad Request: message is not modified")
+        return versions[0]
+
+    def _or_refuse(self, call: _Call, check: Callable[[_Call], T]) -> T:
+        """What `check` makes of the call; a refusal is kept in the inbox."""
         try:
-            parsed, preview = self._checked(call)
+            return check(call)
         except ApiError as error:
-            self.inbox.refused(
-                "telegram",
-                call.chat,
-                f"{error.status} {error.description}",
-                {"source": _text(call), "bot": call.bot},
-            )
+            said = {"source": _text(call) or _rich_source(call), "bot": call.bot}
+            self.inbox.refused("telegram", call.chat, f"{error.status} {error.description}", said)
             raise
+
+    def _answered(self, call: _Call, content: Mapping[str, Any], violations: Sequence[str]) -> Reply | None:
         fault = self.faults.take("telegram", call.chat, AFTER)
-        return _answer(fault, self._accept(call, parsed, preview, fault.kind if fault else ""))
+        note = fault.kind if fault else ""
+        entry = self.inbox.accepted("telegram", call.chat, content, note=note, violations=violations)
+        return _answer(fault, _message(call, content, entry.id))
 
     def _checked(self, call: _Call) -> tuple[Parsed, dict[str, Any]]:
-        if not call.chat:
-            raise ApiError(400, "Bad Request: chat_id is empty")
-        if fault := self.faults.take("telegram", call.chat, REFUSALS):
-            raise _refusal(fault)
-        _check_chat(call.chat)
+        self._check_chat_and_faults(call)
         parsed = _parse(call)
         _check_size(parsed)
         preview = _object(call.fields, "link_preview_options")
         self._check_rate(call)
         return parsed, preview
+
+    def _checked_rich(self, call: _Call) -> Rich:
+        self._check_chat_and_faults(call)
+        try:
+            rich = parse_rich(_rich_source(call))
+        except RichError as error:
+            raise ApiError(400, f"Bad Request: can't parse rich message: {error}") from None
+        self._check_rate(call)
+        return rich
+
+    def _check_chat_and_faults(self, call: _Call) -> None:
+        if not call.chat:
+            raise ApiError(400, "Bad Request: chat_id is empty")
+        if fault := self.faults.take("telegram", call.chat, REFUSALS):
+            raise _refusal(fault)
+        _check_chat(call.chat)
 
     def _check_rate(self, call: _Call) -> None:
         rates: dict[str, Rate] = {
@@ -165,26 +224,27 @@ class TelegramApi:
         if wait := self._windows.take(rates):
             raise _too_many(math.ceil(wait))
 
-    def _accept(self, call: _Call, parsed: Parsed, preview: dict[str, Any], note: str) -> dict[str, Any]:
-        kept = parsed.entities[:MOST_ENTITIES]
-        content = {
+    def _content(self, call: _Call, parsed: Parsed, preview: dict[str, Any]) -> dict[str, Any]:
+        return {
             "bot": call.bot,
             "text": parsed.text,
-            "entities": [entity.to_json() for entity in kept],
+            "entities": [entity.to_json() for entity in parsed.entities[:MOST_ENTITIES]],
             "source": _text(call),
             "preview": preview,
             "silent": str(call.fields.get("disable_notification", "")).lower() == "true",
             "thread": call.fields.get("message_thread_id"),
         }
-        entry = self.inbox.accepted("telegram", call.chat, content, note=note, violations=_violations(parsed))
-        return {
-            "message_id": entry.id,
-            "date": int(time.time()),
-            "from": {"id": int(call.bot), "is_bot": True, "first_name": "Sandbox"},
-            "chat": _chat(call.chat),
-            "text": parsed.text,
-            "entities": content["entities"],
-        }
+
+
+def _message(call: _Call, content: Mapping[str, Any], number: int) -> dict[str, Any]:
+    return {
+        "message_id": number,
+        "date": int(time.time()),
+        "from": {"id": int(call.bot), "is_bot": True, "first_name": "Sandbox"},
+        "chat": _chat(call.chat),
+        "text": content["text"],
+        "entities": content["entities"],
+    }
 
 
 def _fields(request: Request) -> dict[str, Any]:
@@ -196,6 +256,10 @@ def _fields(request: Request) -> dict[str, Any]:
 
 def _text(call: _Call) -> str:
     return str(call.fields.get("text", ""))
+
+
+def _rich_source(call: _Call) -> str:
+    return str(_object(call.fields, "rich_message").get("html", ""))
 
 
 def _check_chat(chat: str) -> None:

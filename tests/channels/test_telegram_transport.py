@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,24 @@ def test_refused_markup_falls_back_to_plain_text_and_says_so(caplog: pytest.LogC
     assert "delivery 7.1.0" in warning.getMessage()
 
 
+def test_refused_markup_goes_as_text_and_entities_first(caplog: pytest.LogCaptureFixture) -> None:
+    link = {"type": "text_link", "offset": 3, "length": 2, "url": "https://example.com/?a&b"}
+    code = {"type": "pre", "offset": 0, "length": 2, "language": "c"}
+    no = refused(400, "Bad Request: can't parse entities: unexpected end tag")
+    with ScriptedHttp(no, no, accepted()) as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(telegram(entities=json.dumps([code, link])))
+    html, entities, plain = [request.form for request in server.requests]
+    assert html["parse_mode"] == "HTML"
+    assert json.loads(entities["entities"]) == [code, link]
+    assert entities["text"] == plain["text"] == "AI 日报\n今天的消息"
+    assert not {"parse_mode"} & {*entities, *plain}
+    assert "entities" not in plain
+    assert [record.getMessage().split(", sent ")[1].split(":")[0] for record in caplog.records] == [
+        "as text and entities",
+        "as plain text",
+    ]
+
+
 def test_nothing_left_to_leave_out_is_final() -> None:
     script = ScriptedHttp(
         refused(400, "Bad Request: can't parse entities"),
@@ -161,6 +180,147 @@ def test_nothing_left_to_leave_out_is_final() -> None:
 def test_answers(answer: Answer, error: type[SendError], kind: Kind) -> None:
     caught = failure(ScriptedHttp(answer))
     assert (type(caught), caught.kind) == (error, kind)
+
+
+LINKED = '<a href="__PART_2_ADDRESS__">观点 (2/3)</a> <a href="__PART_3_ADDRESS__">信 (3/3)</a>'
+ENTITY = '[{"type": "text_link", "offset": 0, "length": 8, "url": "__PART_2_ADDRESS__"}]'
+NAMES = ("__PART_2_ADDRESS__", "__PART_3_ADDRESS__")
+
+
+def edit(address: str = "@ai_daily", receipts: tuple[str, ...] = ("11", "12", "13")) -> Parcel:
+    parcel = telegram(address=address, html=LINKED, plain="观点 (2/3) 信 (3/3)", entities=ENTITY, edits="1")
+    message = replace(parcel.message, part=4, parts=4, placeholders=NAMES)
+    return parcel._replace(message=message, receipts=receipts)
+
+
+@pytest.mark.parametrize(
+    ("address", "chat", "folder"),
+    [("@ai_daily", "@ai_daily", "ai_daily"), ("@ai_daily/17", "@ai_daily", "ai_daily/17")],
+)
+def test_the_last_part_of_a_public_chat_links_the_contents_of_the_first(
+    address: str, chat: str, folder: str
+) -> None:
+    with ScriptedHttp(accepted(11)) as server, TelegramTransport(settings(server.url)) as opened:
+        receipt = opened.send(edit(address))
+    assert receipt == Receipt(provider_id="11", code="200")
+    (request,) = server.requests
+    assert request.path.endswith("/editMessageText")
+    assert (request.form["chat_id"], request.form["message_id"]) == (chat, "11")
+    assert request.form["text"] == (
+        f'<a href="https://t.me/{folder}/12">观点 (2/3)</a> <a href="https://t.me/{folder}/13">信 (3/3)</a>'
+    )
+    assert preview(request.form) == {"is_disabled": True}
+
+
+def test_an_edit_whose_markup_is_refused_goes_with_entities() -> None:
+    script = ScriptedHttp(refused(400, "Bad Request: can't parse entities"), accepted(11))
+    with script as server, TelegramTransport(settings(server.url)) as opened:
+        opened.send(edit())
+    assert json.loads(server.requests[1].form["entities"])[0]["url"] == "https://t.me/ai_daily/12"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (refused(400, "Bad Request: message is not modified"), "not modified"),
+        (refused(403, "Forbidden: bot was kicked"), "kicked"),
+        (refused(429, "Too Many Requests: retry after 9", retry_after=9), "wait"),
+        (refused(401, "Unauthorized"), "token"),
+        (Answer(502, b"<html>bad gateway</html>"), "no readable answer"),
+        (HANG_UP, "no readable answer"),
+    ],
+)
+def test_an_edit_that_fails_is_no_failure_of_the_delivery(
+    answer: Answer, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ScriptedHttp(answer) as server, TelegramTransport(settings(server.url)) as opened:
+        receipt = opened.send(edit())
+    assert receipt.provider_id == "11"
+    assert receipt.text.startswith("contents without links: ")
+    assert reason in receipt.text
+    assert "delivery 7.1.0: the contents are without links" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "parcel", [edit(receipts=()), edit(receipts=("11", "12")), edit(receipts=("11", "", "13")), edit("-1001")]
+)
+def test_without_the_parts_numbers_there_is_no_edit(parcel: Parcel) -> None:
+    with ScriptedHttp(accepted()) as server, TelegramTransport(settings(server.url)) as opened:
+        assert "contents without links" in opened.send(parcel).text
+    assert not server.requests
+
+
+# Rich messages
+
+
+def rich(address: str = "-1001") -> Parcel:
+    return telegram(
+        address=address, rich="<h1>AI 日报</h1>", preview_url="https://news.example.com/cover.png"
+    )
+
+
+def test_a_rich_message_stands_for_all_parts() -> None:
+    with ScriptedHttp(accepted(5)) as server, TelegramTransport(settings(server.url)) as opened:
+        receipt = opened.send(rich("-1001/17"))
+    assert receipt == Receipt(provider_id="5", code="200", whole=True)
+    (request,) = server.requests
+    assert request.path.endswith("/sendRichMessage")
+    assert (request.form["chat_id"], request.form["message_thread_id"]) == ("-1001", "17")
+    assert json.loads(request.form["rich_message"]) == {"html": "<h1>AI 日报</h1>"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [refused(404, "Not Found"), refused(400, "Bad Request: can't parse rich message: unsupported tag")],
+    ids=["old server", "refused"],
+)
+def test_a_refused_rich_message_goes_in_parts_and_says_so(
+    answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ScriptedHttp(answer, accepted(6)) as server, TelegramTransport(settings(server.url)) as opened:
+        receipt = opened.send(rich())
+    assert (receipt.provider_id, receipt.whole) == ("6", False)
+    assert receipt.text.startswith("parts instead of a rich message: ")
+    assert [request.path.rpartition("/")[2] for request in server.requests] == [
+        "sendRichMessage",
+        "sendMessage",
+    ]
+    assert server.requests[1].form["parse_mode"] == "HTML"
+    assert "no rich message, parts instead" in caplog.text
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_wrong_token_stops_the_channel_all_the_same(status: int) -> None:
+    no = refused(status, "Unauthorized" if status == 401 else "Not Found")
+    with (
+        ScriptedHttp(no) as server,
+        TelegramTransport(settings(server.url)) as opened,
+        pytest.raises(Unavailable) as caught,
+    ):
+        opened.send(rich())
+    assert (caught.value.scope, caught.value.kind, caught.value.counts) == (Scope.CHANNEL, Kind.CONFIG, False)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (refused(429, "Too Many Requests: retry after 9", retry_after=9), Unavailable),
+        (refused(403, "Forbidden: bot was kicked"), Rejected),
+        (HANG_UP, Unconfirmed),
+        (Answer(502, b"bad gateway"), Unconfirmed),
+    ],
+)
+def test_a_rich_message_that_may_have_arrived_or_may_not_go_is_not_followed_by_parts(
+    answer: Answer, error: type[SendError]
+) -> None:
+    with (
+        ScriptedHttp(answer) as server,
+        TelegramTransport(settings(server.url)) as opened,
+        pytest.raises(error),
+    ):
+        opened.send(rich())
+    assert len(server.requests) == 1
 
 
 def test_migrated_group() -> None:
@@ -304,6 +464,7 @@ def test_channel(tmp_path: Path) -> None:
                     "destinations": [
                         {"name": "main", "chat": "@ai_daily"},
                         {"name": "topic", "chat": -1001234567890, "thread": 17},
+                        {"name": "rich", "chat": "@ai_weekly", "format": "rich"},
                     ]
                 }
             },
@@ -312,7 +473,8 @@ def test_channel(tmp_path: Path) -> None:
     channel: Channel = TelegramChannel(Settings(root=tmp_path))
     assert isinstance(channel, Channel)
     places = channel.destinations(newsletter)
-    assert [(place.channel, place.address, place.destination) for place in places] == [
-        ("telegram", "@ai_daily", "main"),
-        ("telegram", "-1001234567890/17", "topic"),
+    assert [(place.address, place.variant, place.destination) for place in places] == [
+        ("@ai_daily", "public", "main"),
+        ("-1001234567890/17", "default", "topic"),
+        ("@ai_weekly", "rich", "rich"),
     ]

@@ -306,3 +306,69 @@ def test_takes_five_hundred_sends_a_second(sandbox: Sandbox, api: httpx.Client) 
         api.post("/sendMessage", data={"chat_id": str(number), "text": "<b>早</b>", "parse_mode": "HTML"})
     assert sandbox.inbox.count("telegram") == 300
     assert 300 / (time.perf_counter() - start) > 250
+
+
+def test_an_edit_changes_the_message_and_is_not_another_one(sandbox: Sandbox, api: httpx.Client) -> None:
+    sent = _send(api, "<b>早</b>")["result"]
+    change = {"chat_id": "42", "message_id": sent["message_id"], "parse_mode": "HTML", "text": "<i>晚</i>"}
+    answer = api.post("/editMessageText", json=change).json()
+    assert (answer["result"]["message_id"], answer["result"]["text"]) == (sent["message_id"], "晚")
+    assert sandbox.inbox.addresses("telegram") == {"42": 1}
+    again = api.post("/editMessageText", json=change).json()
+    assert again["description"] == "Bad Request: message is not modified"
+    page = httpx.get(f"{sandbox.url}/chat/42", verify=False).text
+    assert "<i>晚</i>" in page
+    assert "早" not in page
+
+
+@pytest.mark.parametrize("change", [{"message_id": 99}, {"chat_id": "43"}, {}])
+def test_only_what_was_sent_there_can_be_edited(api: httpx.Client, change: dict[str, Any]) -> None:
+    number = _send(api)["result"]["message_id"] if change else ""
+    answer = api.post("/editMessageText", json={"chat_id": "42", "message_id": number, "text": "x", **change})
+    assert answer.json()["description"] == "Bad Request: message to edit not found"
+
+
+def _rich(api: httpx.Client, html: str) -> dict[str, Any]:
+    answer: dict[str, Any] = api.post(
+        "/sendRichMessage", json={"chat_id": "42", "rich_message": {"html": html}}
+    ).json()
+    return answer
+
+
+def test_a_rich_message_is_kept_as_text_and_source(sandbox: Sandbox, api: httpx.Client) -> None:
+    html = "<h1>早</h1><p>a &mdash; <b>b</b><br>c</p><table><tr><th>d</th></tr></table>"
+    assert _rich(api, html)["ok"]
+    content = sandbox.inbox.entries("telegram", "42")[0].content
+    assert (content["text"], content["source"], content["rich"]) == ("早\na — b\nc\nd", html, True)
+    assert "a — b" in httpx.get(f"{sandbox.url}/chat/42", verify=False).text
+
+
+@pytest.mark.parametrize(
+    ("html", "reason"),
+    [
+        ("", "it is empty"),
+        ("<div>a</div>", "unsupported tag <div>"),
+        ("<p>a", "<p> is never closed"),
+        ("<b><i>a</b></i>", "</b> closes nothing"),
+        ("<p>a &euro;</p>", "unknown reference &euro;"),
+        ("<p><img src='https://example.com/a.png'></p>", "a block of its own"),
+        ("<td>a</td>", "<td> inside <>"),
+        ("<table><tr><td><p>a</p></td></tr></table>", "a block of its own"),
+        ("<img src='tg://x'/>", "http and https"),
+        ("<p>" + "x" * 32_769 + "</p>", "32769 characters"),
+        ("<p>x</p>" * 501, "501 blocks"),
+        ("<img src='https://example.com/a.png'/>" * 51, "51 media"),
+        ("<table><tr>" + "<td>x</td>" * 21 + "</tr></table>", "21 columns"),
+        ("<blockquote>" * 17 + "x" + "</blockquote>" * 17, "17 levels"),
+    ],
+)
+def test_a_rich_message_against_the_rules_is_refused(api: httpx.Client, html: str, reason: str) -> None:
+    answer = _rich(api, html)
+    assert answer["error_code"] == 400
+    assert reason in answer["description"]
+
+
+def test_an_old_server_does_not_know_rich_messages(sandbox: Sandbox, api: httpx.Client) -> None:
+    sandbox.faults.add(Fault("telegram", "123456", "old-server"))
+    assert _rich(api, "<p>a</p>")["error_code"] == 404
+    assert _send(api)["ok"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distributor.channels import OneWay
-from distributor.channels.telegram.render import render_telegram
+from distributor.channels.telegram.render import render_telegram, variant_of
 from distributor.model import Message, Post, Recipient
 from distributor.pacing import Limit
 from distributor.settings import Newsletter, Settings, TelegramDestination
@@ -32,7 +32,12 @@ class TelegramChannel(OneWay):
     def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
         table = newsletter.channel_settings.telegram
         return [
-            Recipient(channel=self.name, address=_address(place), destination=place.name)
+            Recipient(
+                channel=self.name,
+                address=_address(place),
+                variant=variant_of(place),
+                destination=place.name,
+            )
             for place in (table.destinations if table else ())
         ]
 

@@ -32,7 +32,7 @@ class Fallback(Enum):
     """What to leave out so that the same text still arrives. Telegram has certainly not sent it."""
 
     PREVIEW = auto()  # send again without the picture
-    MARKUP = auto()  # send again as plain text
+    MARKUP = auto()  # send again as text and entities, then as plain text
 
 
 #: The reader does not want us, or is gone.

@@ -7,27 +7,29 @@ which looks like a network fault. So one background thread owns loop and bot, an
 import asyncio
 import atexit
 import html
+import json
 import logging
 import math
 import os
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from telegram import Bot, LinkPreviewOptions
+from telegram import Bot, LinkPreviewOptions, MessageEntity
 from telegram import Message as SentMessage
 from telegram.constants import ParseMode
-from telegram.error import InvalidToken, RetryAfter, TelegramError
+from telegram.error import BadRequest, EndPointNotFound, InvalidToken, RetryAfter, TelegramError
 from telegram.request import HTTPXRequest
 
 from distributor.channels.http import quiet
 from distributor.channels.placeholders import fill
 from distributor.channels.redact import redact
 from distributor.channels.telegram.answers import Fallback, row_for, translate
+from distributor.channels.telegram.words import PART_ADDRESS
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import Parcel, Receipt
 from distributor.settings import TelegramSettings
@@ -150,52 +152,104 @@ def close_bots() -> None:
 
 @dataclass(frozen=True)
 class _Draft:
-    """One `sendMessage`, as it stands after what had to be left out."""
+    """One message, as it stands after what had to be left out. `rich` goes before `html`, `html` before `entities`."""
 
     chat: str
     thread: int | None
-    text: str
-    plain: str | None
-    preview_url: str | None
-    parse_mode: str | None = ParseMode.HTML
+    plain: str
+    html: str = ""
+    entities: str = ""
+    rich: str = ""
+    preview_url: str = ""
+    edits: int | None = None
 
     @classmethod
     def of(cls, parcel: Parcel) -> "_Draft":
         """Raises ValueError or KeyError when the parcel lacks what a message needs."""
         content, names = parcel.message.content, parcel.message.placeholders
         chat, _, thread = parcel.recipient.address.partition("/")
-        plain = content.get("plain")
+        values = {**parcel.values, **_part_addresses(parcel, names)}
         return cls(
             chat=chat,
             thread=int(thread) if thread else None,
-            text=fill(content["html"], names, parcel.values, html.escape),
-            plain=fill(plain, names, parcel.values) if plain else None,
-            preview_url=content.get("preview_url") or None,
+            plain=fill(content.get("plain", ""), names, values),
+            html=fill(content["html"], names, values, html.escape),
+            entities=fill(content.get("entities", "").removeprefix("[]"), names, values, _inside_json),
+            rich=content.get("rich", ""),
+            preview_url=content.get("preview_url", ""),
+            edits=int(parcel.receipts[0]) if "edits" in content else None,
         )
 
     def without(self, part: Fallback | None) -> "_Draft | None":
         """The same message without its picture or its markup; None when there is nothing to leave out."""
         if part is Fallback.PREVIEW and self.preview_url:
-            return replace(self, preview_url=None)
-        if part is Fallback.MARKUP and self.parse_mode and self.plain:
-            return replace(self, text=self.plain, parse_mode=None)
+            return replace(self, preview_url="")
+        if part is Fallback.MARKUP and self.html and self.plain:
+            # Entities cannot be malformed, and keep every link.
+            return replace(self, html="")
+        if part is Fallback.MARKUP and self.entities:
+            return replace(self, entities="")
         return None
 
     @property
     def preview(self) -> LinkPreviewOptions:
-        """The cover stands above the text: one message of 4096 characters, where a photo's caption ends at 1024."""
-        if self.preview_url is None:
+        """The cover stands above the text: one message of 4096 characters, where a photo's caption ends at 1024.
+
+        Without a cover there is no preview: Telegram would show that of the first link, which is somebody else's picture.
+        """
+        if not self.preview_url:
             return LinkPreviewOptions(is_disabled=True)
         return LinkPreviewOptions(url=self.preview_url, show_above_text=True, prefer_large_media=True)
 
-    def arguments(self) -> Mapping[str, Any]:
-        return {
-            "chat_id": self.chat,
-            "message_thread_id": self.thread,
-            "text": self.text,
-            "parse_mode": self.parse_mode,
-            "link_preview_options": self.preview,
-        }
+    @property
+    def text(self) -> Mapping[str, Any]:
+        if self.html:
+            return {"text": self.html, "parse_mode": ParseMode.HTML}
+        entities = [MessageEntity(**entity) for entity in json.loads(self.entities or "[]")]
+        return {"text": self.plain, "entities": entities or None}
+
+    def hand_over(self, bot: Bot) -> Coroutine[Any, Any, SentMessage | bool]:
+        if self.rich:
+            return bot.do_api_request(
+                "sendRichMessage",
+                api_kwargs={
+                    "chat_id": self.chat,
+                    **({"message_thread_id": self.thread} if self.thread else {}),
+                    "rich_message": {"html": self.rich},
+                },
+                return_type=SentMessage,
+            )
+        if self.edits is not None:
+            return bot.edit_message_text(
+                chat_id=self.chat, message_id=self.edits, link_preview_options=self.preview, **self.text
+            )
+        return bot.send_message(
+            chat_id=self.chat, message_thread_id=self.thread, link_preview_options=self.preview, **self.text
+        )
+
+
+def _part_addresses(parcel: Parcel, names: Collection[str]) -> Mapping[str, str]:
+    """Where the parts that were sent can be read, by their placeholders. Raises ValueError when that is not known.
+
+    A topic's messages have it in their address: t.me/name/topic/number.
+    """
+    if "edits" not in parcel.message.content:
+        return {}
+    address = parcel.recipient.address
+    if not address.startswith("@"):
+        raise ValueError("the chat is not public")
+    addresses = {
+        PART_ADDRESS.format(part): f"https://t.me/{address[1:]}/{receipt}"
+        for part, receipt in enumerate(parcel.receipts, 1)
+        if receipt.isdigit()
+    }
+    if missing := [name for name in names if name not in addresses]:
+        raise ValueError(f"no message id for {', '.join(missing)}")
+    return addresses
+
+
+def _inside_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 @dataclass
@@ -237,16 +291,51 @@ class TelegramTransport:
         """The bot stays: other lanes use it, and a new one costs about 80 ms."""
 
     def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - nothing to announce
+        if "edits" in parcel.message.content:
+            return self._link_parts(parcel)
+        draft = self._draft(parcel)
+        if draft.rich:
+            return self._send_rich(draft, parcel)
+        return self._send(draft, parcel)
+
+    def _draft(self, parcel: Parcel) -> _Draft:
         try:
-            draft = _Draft.of(parcel)
-        except (KeyError, ValueError) as error:
+            return _Draft.of(parcel)
+        except (KeyError, ValueError, IndexError) as error:
             reason = f"cannot be written as a Telegram message: {redact(str(error), self._secret)}"
             raise Rejected(text=reason, kind=Kind.CONTENT) from error
+
+    def _send(self, draft: _Draft, parcel: Parcel) -> Receipt:
         while True:
             try:
-                return _receipt(self._call(draft))
+                return _receipt(self._call(draft), draft)
             except TelegramError as error:
                 draft = self._lighter(draft, error, parcel)
+
+    def _link_parts(self, parcel: Parcel) -> Receipt:
+        """The first part's contents become links. Readers have all parts already: no failure of this is the delivery's."""
+        try:
+            return self._send(self._draft(parcel), parcel)
+        except SendError as error:
+            logger.warning("delivery %s: the contents are without links: %s", parcel.identity, error.text)
+            first = parcel.receipts[0] if parcel.receipts else None
+            return Receipt(provider_id=first, code=error.code, text=f"contents without links: {error.text}")
+
+    def _send_rich(self, draft: _Draft, parcel: Parcel) -> Receipt:
+        """One message for all parts; where that is refused, the first of them, and the others follow.
+
+        A server that does not know the method answers 404, as it does for a wrong token: the classic message, which goes
+        over the same token, tells which of the two it was.
+        """
+        try:
+            return _receipt(self._call(draft), draft)._replace(whole=True)
+        except (BadRequest, EndPointNotFound, InvalidToken) as error:
+            said = redact(error.message, self._secret)
+            logger.warning("delivery %s: no rich message, parts instead: %s", parcel.identity, said)
+            receipt = self._send(replace(draft, rich=""), parcel)
+            return receipt._replace(text=f"parts instead of a rich message: {said}")
+        except TelegramError as error:
+            raise translate(error, self._secret) from None
 
     def _lighter(self, draft: _Draft, error: TelegramError, parcel: Parcel) -> _Draft:
         """What to try instead; raises the translated error when there is nothing. Ends: each step leaves something out."""
@@ -256,16 +345,17 @@ class TelegramTransport:
             raise translate(error, self._secret) from None
         if row.fallback is Fallback.MARKUP:
             said = redact(error.message, self._secret)
+            form = "as text and entities" if draft.html and draft.entities else "as plain text"
             logger.warning(
-                "delivery %s: Telegram refused our markup, sent as plain text: %s", parcel.identity, said
+                "delivery %s: Telegram refused our markup, sent %s: %s", parcel.identity, form, said
             )
         return lighter
 
-    def _call(self, draft: _Draft) -> SentMessage:
+    def _call(self, draft: _Draft) -> SentMessage | bool:
         """One request. Raises TelegramError, or a SendError for what python-telegram-bot does not translate."""
         thread = self._thread()
         try:
-            return thread.call(thread.bot.send_message(**draft.arguments()))
+            return thread.call(draft.hand_over(thread.bot))
         except TelegramError:
             raise
         except (Exception, CancelledError) as error:
@@ -291,5 +381,7 @@ def _misconfigured(text: str) -> Unavailable:
     return Unavailable(text=text, scope=Scope.CHANNEL, kind=Kind.CONFIG, counts=False)
 
 
-def _receipt(sent: SentMessage) -> Receipt:
-    return Receipt(provider_id=str(sent.message_id), code="200")
+def _receipt(sent: SentMessage | bool, draft: _Draft) -> Receipt:
+    """An edit may be answered with True alone."""
+    number = draft.edits if isinstance(sent, bool) else sent.message_id
+    return Receipt(provider_id=str(number), code="200")
