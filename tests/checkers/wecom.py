@@ -1,0 +1,130 @@
+"""WeCom robots' four message types: byte limits and dialects (developer.work.weixin.qq.com, path 99110)."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from .compare import foreign_links, shown_secrets
+from .rendering import Rendering, Report
+from .source import INVISIBLE, Source, bare_addresses
+
+MARKDOWN, TEXT = 4096, 2048
+NEWS = {"title": 128, "description": 512}
+
+_LINK = re.compile(r"\[([^\[\]\n]+)\]\((https?://[^\s()<>\"\\]+)\)")
+_FONT = re.compile(r'<font color="(?:info|comment|warning)">[^<>\n]*</font>')
+#: What the old dialect shows as it is written.
+_UNKNOWN_TO_MARKDOWN = {
+    "a list": re.compile(r"^\s*[-*+•] ", re.MULTILINE),
+    "a table": re.compile(r"^\s*\|.*\|\s*$", re.MULTILINE),
+    "a picture": re.compile(r"!\["),
+    "a code block": re.compile(r"^\s*```", re.MULTILINE),
+    "a rule": re.compile(r"^\s*(?:-{3,}|\*{3,}|_{3,})\s*$", re.MULTILINE),
+    "italics": re.compile(r"(?<![*\w])\*(?!\*)[^*\n]+\*(?!\*)"),
+    "strikethrough": re.compile(r"~~"),
+}
+_UNKNOWN_TO_V2 = {
+    "a colour or a mention": re.compile(r"<(?:font|/font|@)"),
+    "strikethrough": re.compile(r"~~"),
+}
+
+
+def check_wecom(rendering: Rendering, source: Source) -> Report:
+    violations, size, share = _CHECKS[rendering.variant](rendering)
+    visible = "\n".join(text for part in rendering.parts for text in part.values())
+    found = _addresses(rendering)
+    known = {*found}
+    violations += foreign_links(source, found, [rendering.address, *_cover(rendering)])
+    violations += shown_secrets(source, visible)
+    violations += ["a control character"] * bool(INVISIBLE.search(visible))
+    violations += [f"{len(rendering.parts)} parts: a digest is one"] * (len(rendering.parts) != 1)
+    links = list(dict.fromkeys(source.links))
+    return Report(
+        violations=violations,
+        bytes=size,
+        share=share,
+        links=(sum(link in known for link in links), len(links)),
+        teaser=True,
+    )
+
+
+Measured = tuple[list[str], int, float]
+
+
+def _markdown(rendering: Rendering, unknown: Mapping[str, re.Pattern[str]], *, fonts: bool) -> Measured:
+    text = _only(rendering, "markdown")
+    size = len(text.encode())
+    violations = [*_sized(text, size, MARKDOWN), *_shape(text, fonts=fonts)]
+    violations += [
+        f"{name}: {found[0]!r}" for name, pattern in unknown.items() if (found := pattern.search(text))
+    ]
+    return violations, size, size / MARKDOWN
+
+
+def _shape(text: str, *, fonts: bool) -> Iterator[str]:
+    """Links are whole, tags are the three of the dialect, headings are headings."""
+    rest = _LINK.sub("", text)
+    if stray := re.search(r".{0,20}(?:\]\(|[\[\]]).{0,20}", rest):
+        yield f"a broken link: {stray[0]!r}"
+    rest = _FONT.sub("", rest) if fonts else rest
+    if stray := re.search(r"</?[A-Za-z@!][^\n]{0,20}", rest):
+        yield f"a tag: {stray[0]!r}"
+    if rest.count("`") % 2:
+        yield "a code mark that never closes"
+    if heading := re.search(r"^#{7,}|^#{1,6}[^#\s][^\n]{0,20}", rest, re.MULTILINE):
+        yield f"a heading that is none: {heading[0]!r}"
+
+
+def _text(rendering: Rendering) -> Measured:
+    text = _only(rendering, "text")
+    size = len(text.encode())
+    return list(_sized(text, size, TEXT)), size, size / TEXT
+
+
+def _news(rendering: Rendering) -> Measured:
+    content = rendering.parts[0]
+    violations, share = list[str](), 0.0
+    for key, limit in NEWS.items():
+        size = len(content.get(key, "").encode())
+        share = max(share, size / limit)
+        violations += [f"{key}: {size} bytes, at most {limit}"] * (size > limit)
+    violations += ["the title is empty"] * (not content.get("title", "").strip())
+    for key in ("url", "picurl"):
+        address = content.get(key, "")
+        violations += [f"{key}: {address!r} is no web address"] * bool(address and not _is_web(address))
+    violations += ["no url: the card leads nowhere"] * (not content.get("url"))
+    return violations, sum(len(text.encode()) for text in content.values()), share
+
+
+def _is_web(address: str) -> bool:
+    return bool(re.fullmatch(r"https?://[^\s<>\"]+", address)) and address.isascii()
+
+
+def _only(rendering: Rendering, key: str) -> str:
+    return rendering.parts[0].get(key, "")
+
+
+def _sized(text: str, size: int, limit: int) -> Iterator[str]:
+    if size > limit:
+        yield f"{size} bytes, at most {limit}"
+    if not text.strip():
+        yield "the text is empty"
+
+
+def _addresses(rendering: Rendering) -> list[str]:
+    texts = [text for part in rendering.parts for text in part.values()]
+    linked = [address for text in texts for _, address in _LINK.findall(text)]
+    return [*linked, *(address for text in texts for address in bare_addresses(_LINK.sub("", text)))]
+
+
+def _cover(rendering: Rendering) -> list[str]:
+    """The picture of a news card is the post's cover."""
+    return [part["picurl"] for part in rendering.parts if part.get("picurl")]
+
+
+_CHECKS: Mapping[str, Callable[[Rendering], Measured]] = {
+    "markdown_v2": lambda rendering: _markdown(rendering, _UNKNOWN_TO_V2, fonts=False),
+    "markdown": lambda rendering: _markdown(rendering, _UNKNOWN_TO_MARKDOWN, fonts=True),
+    "text": _text,
+    "news": _news,
+}
+VARIANTS = frozenset(_CHECKS)
