@@ -5,6 +5,7 @@ to nowhere, no control characters) and what is tidied here (no blank between Han
 No platform is known here.
 """
 
+from distributor.rendering.addresses import is_web, text_and_address
 from distributor.rendering.cutting import (
     CONTROLS,
     HAN,
@@ -19,7 +20,7 @@ from distributor.rendering.cutting import (
     wrap,
 )
 from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
-from distributor.rendering.markdown import Document, is_web, parse
+from distributor.rendering.markdown import Document, parse
 from distributor.rendering.outline import Item, Outline, Section, first_sentence, links_in, outline
 from distributor.rendering.raw_html import HtmlReader
 from distributor.rendering.templates import template_environment
@@ -31,7 +32,6 @@ from distributor.rendering.text import (
     picture_alt,
     squeeze,
     table_rows,
-    text_and_address,
     text_only,
     to_text,
 )

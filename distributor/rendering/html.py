@@ -5,6 +5,7 @@ import re
 import nh3
 
 from distributor.rendering.markdown import MARKDOWN, Document
+from distributor.rendering.raw_html import HIDDEN
 
 TAGS = frozenset(
     (
@@ -39,6 +40,7 @@ def to_html(document: Document, *, picture_width: int) -> str:
     return nh3.clean(
         html,
         tags=set(TAGS),
+        clean_content_tags=set(HIDDEN),
         attributes=ATTRIBUTES,
         attribute_filter=narrowed,
         url_schemes={"http", "https", "mailto"},

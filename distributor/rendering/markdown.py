@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
-from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
@@ -16,8 +15,10 @@ from mdit_py_plugins.footnote import footnote_plugin
 
 from distributor.errors import PostError
 from distributor.model import Post
+from distributor.rendering.addresses import is_web
 from distributor.rendering.cutting import CONTROLS, HAN
 from distributor.rendering.raw_html import HtmlReader
+from distributor.rendering.tokens import close_up_headings, tick_boxes, with_links
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def parse(post: Post) -> Document:
     tidier = _Tidier(post)
     for token in tokens:
         tidier.tidy(token)
-    return Document(_demoted(tokens), tuple(dict.fromkeys(tidier.warnings)))
+    tick_boxes(tokens)
+    close_up_headings(tokens)
+    return Document(tokens, tuple(dict.fromkeys(tidier.warnings)))
 
 
 class _Tidier:
@@ -137,7 +140,7 @@ class _Tidier:
 
     def checked(self, children: Sequence[Token]) -> Iterator[Token]:
         unlinked = False
-        for token in _without_scripts(children):
+        for token in with_links(list(_without_scripts(children))):
             if token.type == "link_open":
                 unlinked = self.is_anchor(str(token.attrs.get("href", "")))
             if token.type == "image":
@@ -191,15 +194,6 @@ def _without_scripts(children: Sequence[Token]) -> Iterator[Token]:
             yield token
 
 
-def is_web(address: str) -> bool:
-    """Whether it is a full http(s) address."""
-    try:
-        parts = urlsplit(address)
-        return parts.scheme in {"http", "https"} and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or ""))
-    except ValueError:
-        return False
-
-
 def _joined_lines(children: Sequence[Token]) -> list[Token]:
     """A line break in the source is a blank, but nothing between Han characters, and stays one after a bold first line."""
     for index, token in enumerate(children):
@@ -226,12 +220,3 @@ def _is_one_strong(children: Sequence[Token]) -> bool:
         and (kinds[0], kinds[-1]) == ("strong_open", "strong_close")
         and kinds.count("strong_open") == 1
     )
-
-
-def _demoted(tokens: Sequence[Token]) -> Sequence[Token]:
-    """The post's title is the only heading of the first level."""
-    if any(token.tag == "h1" for token in tokens):
-        for token in tokens:
-            if token.type.startswith("heading_"):
-                token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"
-    return tokens

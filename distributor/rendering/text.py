@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from markdown_it.tree import SyntaxTreeNode
 
+from distributor.rendering.addresses import text_and_address
 from distributor.rendering.cutting import display_width, wrap
 from distributor.rendering.markdown import Document
 from distributor.rendering.raw_html import HtmlReader
@@ -13,12 +14,6 @@ LinkWriter = Callable[[str, str], str]
 
 def text_only(text: str, address: str) -> str:  # noqa: ARG001 - a LinkWriter that leaves the address out
     return text
-
-
-def text_and_address(text: str, address: str) -> str:
-    """ "text (address)"; the address alone when the text says the same."""
-    bare = address.removeprefix("mailto:")
-    return bare if text.strip() in {"", bare, address} else f"{text} ({bare})"
 
 
 def inline_text(node: SyntaxTreeNode, link: LinkWriter = text_only) -> str:
@@ -98,7 +93,7 @@ _TEXT: Mapping[str, Callable[[SyntaxTreeNode, int], str]] = {
     "code_block": lambda node, _: indent(node.content.rstrip("\n"), "    ", "    "),
     "fence": lambda node, _: indent(node.content.rstrip("\n"), "    ", "    "),
     "hr": lambda *_: "-" * 20,
-    "html_block": lambda node, columns: wrap(squeeze(HtmlReader(node.content).text), columns),
+    "html_block": lambda node, columns: wrap("\n".join(HtmlReader(node.content).lines), columns),
     "table": _text_table,
     "footnote": _text_footnote,
 }

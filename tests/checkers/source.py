@@ -92,10 +92,12 @@ def without_tail(address: str) -> str:
     return address
 
 
-def _walk(element: Any, source: Source, *, ordered: bool) -> None:
+def _walk(element: Any, source: Source, *, ordered: bool, verbatim: bool = False) -> None:
+    """`verbatim`: inside code or a link, where an address is no link of its own."""
     for kind, value in _content(element):
         if kind == "text":
             source.pieces += [Piece(word, ordered) for word in value.split()]
+            source.links += [] if verbatim else bare_addresses(value)
         elif value.tag in UNSEEN:
             if value.tag in SECRET:
                 source.hidden += "".join(value.itertext()).split()
@@ -103,7 +105,8 @@ def _walk(element: Any, source: Source, *, ordered: bool) -> None:
             "class", ""
         ):
             _note(value, source, ordered=ordered)
-            _walk(value, source, ordered=ordered and value.tag != "thead")
+            inner = verbatim or value.tag in {"a", "code", "pre"}
+            _walk(value, source, ordered=ordered and value.tag != "thead", verbatim=inner)
 
 
 def _content(element: Any) -> Iterator[tuple[str, Any]]:
