@@ -75,7 +75,7 @@ class HtmlReader(HTMLParser):
             self.hidden = ""
         if tag == "a":
             self.end_link()
-        if tag in BREAKS:
+        if tag in BREAKS and tag not in {"br", "hr"}:  # those have no end, but XHTML's way of writing
             self.pieces.append("\n")
 
     def handle_data(self, data: str) -> None:
