@@ -55,7 +55,10 @@ def violations(
 
 
 def test_the_source_is_read_as_a_browser_shows_it() -> None:
-    assert SOURCE.text == "开头一段，见 公告 。 标题 甲 乙 一 二 待办 脚注 。 注文。"
+    assert (
+        " ".join(piece.text for piece in SOURCE.pieces)
+        == "开头一段，见 公告 。 标题 甲 乙 一 二 待办 脚注 。 注文。"
+    )
     assert [piece.text for piece in SOURCE.pieces if not piece.ordered] == ["甲", "乙"]
     assert SOURCE.links == ["https://example.com/a?x=1&y=2"]
     assert "secret" in SOURCE.hidden
@@ -132,7 +135,7 @@ def test_scripts_that_become_text_are_found() -> None:
     ],
 )
 def test_lines_of_a_text(text: str, found: str) -> None:
-    result = "\n".join(check_plain(text, read_source("")))
+    result = "\n".join(check_plain(text, read_source(text[:1])))
     assert found in result if found else not result
 
 

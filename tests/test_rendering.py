@@ -173,6 +173,19 @@ def test_no_heading_is_more_than_one_step_below_the_one_before_it(levels: str, s
             "[https://example.com/a](https://example.com/b)",
             '<a href="https://example.com/b">https://example.com/a</a>',
         ),
+        (
+            "https://example.com/_a_/*b*/",
+            '<a href="https://example.com/_a_/*b*/">https://example.com/_a_/*b*/</a>',
+        ),
+        (
+            "**https://example.com/a**~~b~~",
+            '<strong><a href="https://example.com/a">https://example.com/a</a></strong><s>b</s>',
+        ),
+        (
+            "https://example.com/?a=1&amp;b=2&nbsp;x",
+            '<a href="https://example.com/?a=1&amp;b=2">https://example.com/?a=1&amp;b=2</a>\u00a0x',
+        ),
+        (r"https://example.com/a\_b", '<a href="https://example.com/a_b">https://example.com/a_b</a>'),
         ("`https://example.com/a`", "<code>https://example.com/a</code>"),
         ("https:// and http://.", "https:// and http://."),
         (

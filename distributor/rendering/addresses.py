@@ -1,12 +1,15 @@
 """Addresses: which lead somewhere, which stand in a text, and how a text shows one."""
 
 import re
-from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from markdown_it.common.utils import unescapeAll
 
 #: ASCII alone: in Chinese, the sentence goes on right behind the address.
-_BARE = re.compile(r"https?://[!#-;=?-\[\]_a-z{-~]+", re.IGNORECASE)
-_TAIL = ".,:;!?'*_~|]}"
+_BARE = re.compile(
+    r"https?://(?:[!#-%'-)+-;=?-Z_a-z]|\*(?!\*)|~(?!~)|\\[_*~&]|&amp;|&(?![A-Za-z]+;))+", re.IGNORECASE
+)
+_TAIL = re.compile(r"[.,:;!?'*_~]+$")
 
 
 def is_web(address: str) -> bool:
@@ -21,22 +24,23 @@ def is_web(address: str) -> bool:
 def text_and_address(text: str, address: str) -> str:
     """ "text (address)"; the address alone when the text says the same. Of a mailto: link, the bare mail address."""
     bare = address.removeprefix("mailto:").partition("?")[0] if address.startswith("mailto:") else address
-    return bare if text.strip() in {"", bare, address} else f"{text} ({bare})"
+    said = text.strip() in {"", bare} or unquote(text.strip()) == unquote(address)
+    return bare if said else f"{text} ({bare})"
 
 
-def bare_addresses(text: str) -> Iterator[tuple[int, int]]:
-    """Where addresses stand in a text, without the punctuation of the sentence behind them."""
-    for match in _BARE.finditer(text):
-        address = _without_tail(match[0])
-        if is_web(address):
-            yield match.start(), match.start() + len(address)
+def bare_address(markdown: str, place: int) -> str:
+    """The address that begins at `place`, as it stands in the Markdown; empty when none does.
+
+    The punctuation of the sentence behind it is no part of it.
+    """
+    match = _BARE.match(markdown, place)
+    address = _without_tail(match[0]) if match else ""
+    return address if is_web(unescapeAll(address)) else ""
 
 
 def _without_tail(address: str) -> str:
     """A closing bracket belongs to the address when it was opened there."""
-    while address:
-        if address[-1] in _TAIL or (address[-1] == ")" and address.count(")") > address.count("(")):
-            address = address[:-1]
-        else:
-            break
+    address = _TAIL.sub("", address)
+    while address.endswith(")") and address.count(")") > address.count("("):
+        address = _TAIL.sub("", address[:-1])
     return address

@@ -5,8 +5,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from html import escape
 
-#: Controls a reader cannot see: C0 except tab and newline, DEL, C1 (Gmail clips mail that has them), and surrogates.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+#: Controls a reader cannot see: C0 except tab and newline, DEL, C1 (Gmail clips mail that has them), surrogates, and
+#: the byte order mark that pasting leaves in the middle of a text.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 HAN = re.compile(
     r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffee\U00020000-\U0003ffff“”‘’—…]"
 )

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import unescapeAll
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Delimiter
 from markdown_it.token import Token
@@ -15,10 +16,10 @@ from mdit_py_plugins.footnote import footnote_plugin
 
 from distributor.errors import PostError
 from distributor.model import Post
-from distributor.rendering.addresses import is_web
+from distributor.rendering.addresses import bare_address, is_web
 from distributor.rendering.cutting import CONTROLS, HAN
 from distributor.rendering.raw_html import HtmlReader
-from distributor.rendering.tokens import close_up_headings, tick_boxes, with_links
+from distributor.rendering.tokens import close_up_headings, tick_boxes, with_html_links
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,23 @@ def _emphasis(state: StateInline, silent: bool) -> bool:
     return True
 
 
+def _bare_link(state: StateInline, silent: bool) -> bool:
+    """An address in the open is a link. It is read here, before emphasis could take `_` and `*` out of it."""
+    scheme = re.search(r"(?<![A-Za-z0-9])https?$", state.pending, re.IGNORECASE)
+    if silent or state.src[state.pos] != ":" or state.linkLevel or not scheme:
+        return False
+    start = state.pos - len(scheme[0])
+    address = bare_address(state.src, start)
+    if not address:
+        return False
+    state.pending = state.pending[: scheme.start()]
+    state.push("link_open", "a", 1).attrs = {"href": state.md.normalizeLink(unescapeAll(address))}
+    state.push("text", "", 0).content = unescapeAll(address)
+    state.push("link_close", "a", -1)
+    state.pos = start + len(address)
+    return True
+
+
 def _fixed(html: str) -> Callable[..., str]:
     return lambda *_: html
 
@@ -86,6 +104,7 @@ def _raw_html(_: object, tokens: Sequence[Token], index: int, __: object, env: A
 def _build_markdown() -> MarkdownIt:
     markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
     markdown.inline.ruler.at("emphasis", _emphasis)
+    markdown.inline.ruler.after("text", "bare_link", _bare_link)
     markdown.add_render_rule("image", _picture)
     markdown.add_render_rule("html_inline", _raw_html)
     markdown.add_render_rule("html_block", _raw_html)
@@ -140,7 +159,7 @@ class _Tidier:
 
     def checked(self, children: Sequence[Token]) -> Iterator[Token]:
         unlinked = False
-        for token in with_links(list(_without_scripts(children))):
+        for token in with_html_links(list(_without_scripts(children))):
             if token.type == "link_open":
                 unlinked = self.is_anchor(str(token.attrs.get("href", "")))
             if token.type == "image":

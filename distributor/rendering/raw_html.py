@@ -2,6 +2,8 @@
 
 from html.parser import HTMLParser
 
+from markdown_it.common.normalize_url import normalizeLink
+
 from distributor.rendering.addresses import text_and_address
 
 #: What a browser shows nothing of.
@@ -91,5 +93,5 @@ class HtmlReader(HTMLParser):
         """Writes the address of the open link, if there is one and it leads out of the page."""
         if self.address and not self.address.startswith("#"):
             text = "".join(self.pieces[self.linked_from :])
-            self.pieces[self.linked_from :] = [text_and_address(text, self.address)]
+            self.pieces[self.linked_from :] = [text_and_address(text, normalizeLink(self.address))]
         self.address = ""

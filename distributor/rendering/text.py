@@ -1,5 +1,6 @@
 """A post as plain text; what inline nodes, lists and tables say, for every renderer."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from markdown_it.tree import SyntaxTreeNode
@@ -10,6 +11,8 @@ from distributor.rendering.markdown import Document
 from distributor.rendering.raw_html import HtmlReader
 
 LinkWriter = Callable[[str, str], str]
+#: Editors make room with a row of <br>; a text needs one empty line.
+_MANY_BREAKS = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 def text_only(text: str, address: str) -> str:  # noqa: ARG001 - a LinkWriter that leaves the address out
@@ -59,7 +62,8 @@ def _text_blocks(node: SyntaxTreeNode, columns: int) -> list[str]:
 
 def _text_inner(node: SyntaxTreeNode, columns: int) -> str:
     if node.type == "inline" or not node.children:
-        return wrap(inline_text(node, text_and_address), columns)
+        text = inline_text(node, text_and_address)
+        return wrap(_MANY_BREAKS.sub("\n\n", text).strip("\n"), columns)
     return "\n\n".join(_text_blocks(node, columns))
 
 

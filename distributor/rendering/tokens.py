@@ -1,35 +1,25 @@
-"""What CommonMark's tokens lack: links written as HTML or in the open, boxes of tasks, headings without gaps."""
+"""What CommonMark's tokens lack: links that were written as HTML, boxes of tasks, headings without gaps."""
 
 import re
 from collections.abc import Iterator, Sequence
 
+from markdown_it.common.normalize_url import normalizeLink
 from markdown_it.token import Token
 
-from distributor.rendering.addresses import bare_addresses
 from distributor.rendering.raw_html import HtmlReader
 
 _TASK = re.compile(r"^\[([ xX])\](?=\s)")
 _BOXES = {" ": "☐", "x": "☑", "X": "☑"}
 
 
-def with_links(children: Sequence[Token]) -> Iterator[Token]:
-    """Inline tokens in which every link is one: `<a href>…</a>`, and an address that stands in the text."""
-    depth = 0
-    for token in _with_html_links(children):
-        depth += token.nesting if token.type in {"link_open", "link_close"} else 0
-        if token.type == "text" and not depth:
-            yield from _with_bare_links(token)
-        else:
-            yield token
-
-
-def _with_html_links(children: Sequence[Token]) -> Iterator[Token]:
+def with_html_links(children: Sequence[Token]) -> Iterator[Token]:
+    """Inline tokens in which `<a href>…</a>` is a link like any other."""
     ends = set[int]()
     for index, token in enumerate(children):
         links = HtmlReader(token.content).links if re.match(r"<a\s", token.content, re.IGNORECASE) else []
         if token.type == "html_inline" and links and (end := _end_of_link(children, index)):
             ends.add(end)
-            yield Token("link_open", "a", 1, attrs={"href": links[0]})
+            yield Token("link_open", "a", 1, attrs={"href": normalizeLink(links[0])})
         else:
             yield Token("link_close", "a", -1) if index in ends else token
 
@@ -45,21 +35,6 @@ def _end_of_link(children: Sequence[Token], start: int) -> int | None:
         if token.type == "html_inline" and re.match(r"</?a\b", token.content, re.IGNORECASE):
             return index if token.content.startswith("</") and not depth else None
     return None
-
-
-def _with_bare_links(token: Token) -> Iterator[Token]:
-    text, place = token.content, 0
-    for start, end in bare_addresses(text):
-        if start > place:
-            yield Token("text", "", 0, content=text[place:start])
-        yield Token("link_open", "a", 1, attrs={"href": text[start:end]}, info="auto")
-        yield Token("text", "", 0, content=text[start:end])
-        yield Token("link_close", "a", -1, info="auto")
-        place = end
-    if place == 0:
-        yield token
-    elif place < len(text):
-        yield Token("text", "", 0, content=text[place:])
 
 
 def tick_boxes(tokens: Sequence[Token]) -> None:

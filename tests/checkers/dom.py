@@ -6,12 +6,8 @@ from typing import Any
 
 import html5lib
 
-from .source import UNSEEN
+from .source import BLOCKS, UNSEEN
 
-BLOCKS = {
-    *("p", "div", "section", "li", "tr", "td", "th", "table", "ul", "ol", "pre", "blockquote", "br", "hr"),
-    *("h1", "h2", "h3", "h4", "h5", "h6", "dt", "dd"),
-}
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 
 

@@ -16,7 +16,8 @@ def check_plain(text: str, source: Source) -> Iterator[str]:
     yield from shown_secrets(source, text)
     yield from leftovers(source, text)
     yield from long_lines(text)
-    if blanks := re.search(r"\n{4,}", text):
+    blanks = re.search(r"\n{4,}", text)
+    if blanks and source.pieces:
         yield f"{len(blanks[0]) - 1} empty lines in a row"
 
 
@@ -28,6 +29,8 @@ def long_lines(text: str) -> Iterator[str]:
 
 
 def _has_long_word(line: str) -> bool:
+    if not re.search(r"\w", line):
+        return True  # marks that may begin no line
     words = re.split(r"[\s\u2e80-\u9fff\uff00-\uffef]+", line)
     return any(width(word) > LONGEST_WORD for word in words)
 

@@ -5,7 +5,7 @@ reads it. What a browser shows is what a reader must get; what it hides must not
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,15 @@ from mdit_py_plugins.footnote import footnote_plugin
 
 #: Elements that a browser shows nothing of.
 UNSEEN = {"script", "style", "iframe", "noscript", "template", "title", "head", "object"}
+#: Elements that begin on a line of their own.
+BLOCKS = {
+    *("p", "div", "section", "li", "tr", "td", "th", "table", "ul", "ol", "pre", "blockquote", "br", "hr"),
+    *("h1", "h2", "h3", "h4", "h5", "h6", "dt", "dd", "details", "summary"),
+}
 #: What must not come through even as text.
 SECRET = {"script", "style"}
 INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\ufeff]")
+_TAIL = ".,:;!?'*_~"
 TASK = re.compile(r"^\s*\[[ xX]\](?=\s)")
 
 
@@ -32,17 +38,19 @@ class Piece:
 
 @dataclass
 class Source:
-    """`pieces` in reading order, addresses, the texts that must vanish, and what the parser saw."""
+    """`pieces` in reading order, addresses, the texts that must vanish, `raw` text as it runs, and what the parser saw."""
 
     pieces: list[Piece] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
+    raw: list[str] = field(default_factory=list)
     pictures: int = 0
     raw_html: bool = False
 
     @property
     def text(self) -> str:
-        return " ".join(piece.text for piece in self.pieces)
+        """As a browser runs it together; blocks stand apart."""
+        return "".join(self.raw)
 
     @property
     def addresses(self) -> list[str]:
@@ -64,7 +72,23 @@ def read_source(markdown: str) -> Source:
     kinds = {child.type for token in tokens for child in [token, *(token.children or ())]}
     source = Source(raw_html=bool(kinds & {"html_block", "html_inline"}))
     _walk(html5lib.parseFragment(html_of(markdown), namespaceHTMLElements=False), source, ordered=True)
+    source.links += _links_in_the_open(tokens)
     return source
+
+
+def _links_in_the_open(tokens: Iterable[Token]) -> Iterator[str]:
+    """Addresses in a paragraph's text: links by the rules of GitHub's Markdown, but not in code, links or raw HTML."""
+    for token in tokens:
+        inside = 0
+        for child in token.children or ():
+            inside += child.nesting if child.type.startswith("link_") else _html_nesting(child)
+            if child.type == "text" and not inside:
+                yield from bare_addresses(child.content)
+
+
+def _html_nesting(token: Token) -> int:
+    tag = re.match(r"<(/?)a\b", token.content, re.IGNORECASE) if token.type == "html_inline" else None
+    return 0 if tag is None else -1 if tag[1] else 1
 
 
 def html_of(markdown: str) -> str:
@@ -81,23 +105,22 @@ def _tokens(markdown: str) -> tuple[list[Token], dict[str, Any]]:
 
 def bare_addresses(text: str) -> list[str]:
     """Addresses written in the open, without the punctuation behind them."""
-    found = re.findall(r"https?://[!-;=?-~]+", text)
+    found = re.findall(r"https?://(?:[!#-)+-;=?-Z_a-z]|\*(?!\*)|~(?!~))+", text)
     return [without_tail(address) for address in found]
 
 
 def without_tail(address: str) -> str:
-    address = address.rstrip(".,;:!?'\"*")
+    address = address.rstrip(_TAIL)
     while address.endswith(")") and address.count(")") > address.count("("):
-        address = address[:-1].rstrip(".,;:!?'\"*")
+        address = address[:-1].rstrip(_TAIL)
     return address
 
 
-def _walk(element: Any, source: Source, *, ordered: bool, verbatim: bool = False) -> None:
-    """`verbatim`: inside code or a link, where an address is no link of its own."""
+def _walk(element: Any, source: Source, *, ordered: bool) -> None:
     for kind, value in _content(element):
         if kind == "text":
+            source.raw.append(value)
             source.pieces += [Piece(word, ordered) for word in value.split()]
-            source.links += [] if verbatim else bare_addresses(value)
         elif value.tag in UNSEEN:
             if value.tag in SECRET:
                 source.hidden += "".join(value.itertext()).split()
@@ -105,8 +128,8 @@ def _walk(element: Any, source: Source, *, ordered: bool, verbatim: bool = False
             "class", ""
         ):
             _note(value, source, ordered=ordered)
-            inner = verbatim or value.tag in {"a", "code", "pre"}
-            _walk(value, source, ordered=ordered and value.tag != "thead", verbatim=inner)
+            source.raw += ["\n"] * (value.tag in BLOCKS)
+            _walk(value, source, ordered=ordered and value.tag != "thead")
 
 
 def _content(element: Any) -> Iterator[tuple[str, Any]]:
@@ -132,4 +155,5 @@ def _note(element: Any, source: Source, *, ordered: bool) -> None:
         source.links.append(address)
     if element.tag == "img":
         source.pictures += 1
+        source.raw.append(element.get("alt") or "")
         source.pieces += [Piece(word, ordered) for word in (element.get("alt") or "").split()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .compare import leftovers, lost_links, lost_text, shown_secrets
 from .rendering import Rendering, Report
-from .source import Source
+from .source import Source, bare_addresses
 
 sys.path.append(str(Path(__file__).parents[1] / "channels"))  # pytest does so for the tests in that folder
 
@@ -63,9 +63,19 @@ def _kept(parsed: list[Parsed], source: Source) -> Iterator[str]:
 
 
 def _lost(parsed: list[Parsed], source: Source) -> list[str]:
-    """Telegram takes no mailto: links; it finds addresses that stand in the text by itself."""
-    detected = [address for found in parsed for address in _ADDRESS.findall(found.text)]
+    """Telegram takes no mailto: links; it finds addresses that stand in the text, of mail and web, by itself."""
+    texts = [_prose(found) for found in parsed]
+    detected = [address for text in texts for address in (*_ADDRESS.findall(text), *bare_addresses(text))]
     return lost_links(source, [*(link for found in parsed for link in found.links), *detected])
+
+
+def _prose(found: Parsed) -> str:
+    """The text without code, in which the server looks for nothing."""
+    text = found.text
+    for tag, start, end in found.entities:
+        if tag in {"code", "pre"}:
+            text = text[:start] + " " * (end - start) + text[end:]
+    return text
 
 
 __all__ = ["check_telegram", "parse_html"]

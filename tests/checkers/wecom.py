@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from .compare import foreign_links, shown_secrets
+from .compare import ADDRESS, foreign_links, shown_secrets
 from .rendering import Rendering, Report
 from .source import INVISIBLE, Source, bare_addresses
 
@@ -20,12 +20,8 @@ _UNKNOWN_TO_MARKDOWN = {
     "a code block": re.compile(r"^\s*```", re.MULTILINE),
     "a rule": re.compile(r"^\s*(?:-{3,}|\*{3,}|_{3,})\s*$", re.MULTILINE),
     "italics": re.compile(r"(?<![*\w])\*(?!\*)[^*\n]+\*(?!\*)"),
-    "strikethrough": re.compile(r"~~"),
 }
-_UNKNOWN_TO_V2 = {
-    "a colour or a mention": re.compile(r"<(?:font|/font|@)"),
-    "strikethrough": re.compile(r"~~"),
-}
+_UNKNOWN_TO_V2 = {"a colour or a mention": re.compile(r"<(?:font|/font|@)")}
 
 
 def check_wecom(rendering: Rendering, source: Source) -> Report:
@@ -35,6 +31,9 @@ def check_wecom(rendering: Rendering, source: Source) -> Report:
     known = {*found}
     violations += foreign_links(source, found, [rendering.address, *_cover(rendering)])
     violations += shown_secrets(source, visible)
+    violations += ["strikethrough: no dialect knows it"] * (
+        "~~" in ADDRESS.sub("", visible) and "~~" not in source.text
+    )
     violations += ["a control character"] * bool(INVISIBLE.search(visible))
     violations += [f"{len(rendering.parts)} parts: a digest is one"] * (len(rendering.parts) != 1)
     links = list(dict.fromkeys(source.links))
@@ -54,8 +53,9 @@ def _markdown(rendering: Rendering, unknown: Mapping[str, re.Pattern[str]], *, f
     text = _only(rendering, "markdown")
     size = len(text.encode())
     violations = [*_sized(text, size, MARKDOWN), *_shape(text, fonts=fonts)]
+    shown = _LINK.sub(r"[\1](…)", text)
     violations += [
-        f"{name}: {found[0]!r}" for name, pattern in unknown.items() if (found := pattern.search(text))
+        f"{name}: {found[0]!r}" for name, pattern in unknown.items() if (found := pattern.search(shown))
     ]
     return violations, size, size / MARKDOWN
 
