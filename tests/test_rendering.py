@@ -183,7 +183,7 @@ def test_no_heading_is_more_than_one_step_below_the_one_before_it(levels: str, s
         ),
         (
             "https://example.com/?a=1&amp;b=2&nbsp;x",
-            '<a href="https://example.com/?a=1&amp;b=2">https://example.com/?a=1&amp;b=2</a>\u00a0x',
+            '<a href="https://example.com/?a=1&amp;b=2">https://example.com/?a=1&amp;b=2</a>&nbsp;x',
         ),
         (r"https://example.com/a\_b", '<a href="https://example.com/a_b">https://example.com/a_b</a>'),
         ("`https://example.com/a`", "<code>https://example.com/a</code>"),
