@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 from .compare import leftovers, lost_links, lost_text, shown_secrets
@@ -14,11 +15,12 @@ sys.path.append(str(Path(__file__).parents[1] / "channels"))  # pytest does so f
 from telegram_rules import Parsed, Refused, check, parse_html
 
 UNITS, ENTITIES, BYTES = 4096, 100, 9500
-_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+\w")
+_MAIL = re.compile(r"[\w.+-]+@[\w.-]+\w")
 
 
 def check_telegram(rendering: Rendering, source: Source) -> Report:
     violations, parsed, share = list[str](), list[Parsed](), 0.0
+    prose = "\n".join(_prose(content["html"]) for content in rendering.parts)
     for number, content in enumerate(rendering.parts, 1):
         try:
             found = check(content["html"])
@@ -29,12 +31,12 @@ def check_telegram(rendering: Rendering, source: Source) -> Report:
         share = max(share, _share(found, content["html"]))
         violations += _numbering(found.text, number, len(rendering.parts))
     if len(parsed) == len(rendering.parts):
-        violations += _kept(parsed, source)
+        violations += _kept(parsed, prose, source)
     return Report(
         violations=violations,
         bytes=sum(len(content["html"].encode()) for content in rendering.parts),
         share=share,
-        links=(len(set(source.links)) - len(_lost(parsed, source)), len(set(source.links))),
+        links=(len(set(source.links)) - len(_lost(parsed, prose, source)), len(set(source.links))),
         parts=len(rendering.parts),
         teaser=rendering.is_teaser,
     )
@@ -51,31 +53,27 @@ def _numbering(text: str, number: int, parts: int) -> Iterator[str]:
         yield f"part {number}: begins with {text[:12]!r}, not ({number}/{parts})"
 
 
-def _kept(parsed: list[Parsed], source: Source) -> Iterator[str]:
+def _kept(parsed: list[Parsed], prose: str, source: Source) -> Iterator[str]:
     many = len(parsed) > 1
     bodies = [re.sub(r"^\(\d+/\d+\)\s*", "", found.text) if many else found.text for found in parsed]
     visible = "".join(bodies)
     yield from lost_text(source, visible)
     yield from shown_secrets(source, visible)
     yield from leftovers(source, visible)
-    for link in _lost(parsed, source):
+    for link in _lost(parsed, prose, source):
         yield f"links: {link[:120]!r} is lost"
 
 
-def _lost(parsed: list[Parsed], source: Source) -> list[str]:
+def _lost(parsed: list[Parsed], prose: str, source: Source) -> list[str]:
     """Telegram takes no mailto: links; it finds addresses that stand in the text, of mail and web, by itself."""
-    texts = [_prose(found) for found in parsed]
-    detected = [address for text in texts for address in (*_ADDRESS.findall(text), *bare_addresses(text))]
+    detected = [*_MAIL.findall(prose), *bare_addresses(prose)]
     return lost_links(source, [*(link for found in parsed for link in found.links), *detected])
 
 
-def _prose(found: Parsed) -> str:
-    """The text without code, in which the server looks for nothing."""
-    text = found.text
-    for tag, start, end in found.entities:
-        if tag in {"code", "pre"}:
-            text = text[:start] + " " * (end - start) + text[end:]
-    return text
+def _prose(html: str) -> str:
+    """The text outside code, in which the server looks for nothing."""
+    text = re.sub(r"<(pre|code)\b.*?</\1>", " ", html, flags=re.DOTALL)
+    return unescape(re.sub(r"<[^>]*>", "", text))
 
 
 __all__ = ["check_telegram", "parse_html"]

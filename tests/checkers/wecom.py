@@ -25,7 +25,9 @@ _UNKNOWN_TO_V2 = {"a colour or a mention": re.compile(r"<(?:font|/font|@)")}
 
 
 def check_wecom(rendering: Rendering, source: Source) -> Report:
-    violations, size, share = _CHECKS[rendering.variant](rendering)
+    mode, _, asked = rendering.variant.partition("+")
+    measured = [_CHECKS[mode](content) for content in rendering.parts]
+    violations = [found for one in measured for found in one[0]]
     visible = "\n".join(text for part in rendering.parts for text in part.values())
     found = _addresses(rendering)
     known = {*found}
@@ -35,22 +37,26 @@ def check_wecom(rendering: Rendering, source: Source) -> Report:
         "~~" in ADDRESS.sub("", visible) and "~~" not in source.text
     )
     violations += ["a control character"] * bool(INVISIBLE.search(visible))
-    violations += [f"{len(rendering.parts)} parts: a digest is one"] * (len(rendering.parts) != 1)
+    violations += [f"{len(rendering.parts)} parts: a digest is one"] * (
+        len(rendering.parts) > 1 and "split" not in asked
+    )
     links = list(dict.fromkeys(source.links))
     return Report(
         violations=violations,
-        bytes=size,
-        share=share,
+        bytes=sum(size for _, size, _ in measured),
+        share=max(share for *_, share in measured),
         links=(sum(link in known for link in links), len(links)),
+        parts=len(rendering.parts),
         teaser=True,
     )
 
 
+Content = Mapping[str, str]
 Measured = tuple[list[str], int, float]
 
 
-def _markdown(rendering: Rendering, unknown: Mapping[str, re.Pattern[str]], *, fonts: bool) -> Measured:
-    text = _only(rendering, "markdown")
+def _markdown(content: Content, unknown: Mapping[str, re.Pattern[str]], *, fonts: bool) -> Measured:
+    text = content.get("markdown", "")
     size = len(text.encode())
     violations = [*_sized(text, size, MARKDOWN), *_shape(text, fonts=fonts)]
     shown = _LINK.sub(r"[\1](…)", text)
@@ -74,14 +80,13 @@ def _shape(text: str, *, fonts: bool) -> Iterator[str]:
         yield f"a heading that is none: {heading[0]!r}"
 
 
-def _text(rendering: Rendering) -> Measured:
-    text = _only(rendering, "text")
+def _text(content: Content) -> Measured:
+    text = content.get("text", "")
     size = len(text.encode())
     return list(_sized(text, size, TEXT)), size, size / TEXT
 
 
-def _news(rendering: Rendering) -> Measured:
-    content = rendering.parts[0]
+def _news(content: Content) -> Measured:
     violations, share = list[str](), 0.0
     for key, limit in NEWS.items():
         size = len(content.get(key, "").encode())
@@ -97,10 +102,6 @@ def _news(rendering: Rendering) -> Measured:
 
 def _is_web(address: str) -> bool:
     return bool(re.fullmatch(r"https?://[^\s<>\"]+", address)) and address.isascii()
-
-
-def _only(rendering: Rendering, key: str) -> str:
-    return rendering.parts[0].get(key, "")
 
 
 def _sized(text: str, size: int, limit: int) -> Iterator[str]:
@@ -121,9 +122,9 @@ def _cover(rendering: Rendering) -> list[str]:
     return [part["picurl"] for part in rendering.parts if part.get("picurl")]
 
 
-_CHECKS: Mapping[str, Callable[[Rendering], Measured]] = {
-    "markdown_v2": lambda rendering: _markdown(rendering, _UNKNOWN_TO_V2, fonts=False),
-    "markdown": lambda rendering: _markdown(rendering, _UNKNOWN_TO_MARKDOWN, fonts=True),
+_CHECKS: Mapping[str, Callable[[Content], Measured]] = {
+    "markdown_v2": lambda content: _markdown(content, _UNKNOWN_TO_V2, fonts=False),
+    "markdown": lambda content: _markdown(content, _UNKNOWN_TO_MARKDOWN, fonts=True),
     "text": _text,
     "news": _news,
 }
