@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from .source import INVISIBLE, Source, without_tail
@@ -27,7 +28,8 @@ MARKERS = {
 
 
 def squeezed(text: str) -> str:
-    return _NOISE.sub("", unquote(text.removeprefix("mailto:")))
+    """Comparable: addresses decoded, H₂O as H2O, no noise."""
+    return _NOISE.sub("", normalize("NFKC", unquote(text.removeprefix("mailto:"))))
 
 
 def lost_text(source: Source, visible: str) -> Iterator[str]:
