@@ -54,14 +54,14 @@ def shown_secrets(source: Source, visible: str) -> Iterator[str]:
 
 
 def leftovers(source: Source, visible: str) -> Iterator[str]:
-    """Markers that the message shows more often than the post does."""
+    """Markers that the message shows and the post does not."""
     shown, written = (ADDRESS.sub(" ", text) for text in (visible, source.text))
     for name, pattern in MARKERS.items():
-        extra = len(pattern.findall(shown)) - len(pattern.findall(written))
-        if extra > 0 and not (
+        extra = set(pattern.findall(shown)) - set(pattern.findall(written))
+        if extra and not (
             name == "**" and "*" in written
         ):  # which of several stars pair is a matter of dialect
-            yield f"markup: {extra} × {name} is left over"
+            yield f"markup: {name} is left over: {sorted(extra)[0][:SHOWN]!r}"
 
 
 def canonical(address: str) -> str:
