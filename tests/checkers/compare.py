@@ -61,7 +61,7 @@ def leftovers(source: Source, visible: str) -> Iterator[str]:
         if extra and not (
             name == "**" and "*" in written
         ):  # which of several stars pair is a matter of dialect
-            yield f"markup: {name} is left over: {sorted(extra)[0][:SHOWN]!r}"
+            yield f"markup: {name} is left over: {min(extra)[:SHOWN]!r}"
 
 
 def canonical(address: str) -> str:
