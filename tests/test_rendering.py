@@ -228,8 +228,10 @@ def test_an_anchor_written_as_html_becomes_text_with_a_warning() -> None:
 
 
 def test_tasks_have_boxes() -> None:
-    text = text_of("- [ ] open\n- [x] done\n  1. [X] inside\n- [y] no box\n\n[ ] no item")
-    assert text == "• ☐ open\n• ☑ done\n  1. ☑ inside\n• [y] no box\n\n[ ] no item"
+    body = "- [ ] open\n- [x] done\n  1. [X] inside\n- [y] no box\n\n[ ] no item"
+    assert text_of(body) == "☐ open\n☑ done\n  ☑ inside\n• [y] no box\n\n[ ] no item"
+    html = html_of(body + "\n\n* [ ] loose\n\n* two")
+    assert re.findall(r"[☐☑]|\[.\]", html) == ["☐", "☑", "☑", "[y]", "[ ]", "☐"]
 
 
 def test_raw_html_keeps_addresses_lines_and_bullets_in_text() -> None:

@@ -6,6 +6,7 @@ import nh3
 
 from distributor.rendering.markdown import MARKDOWN, Document
 from distributor.rendering.raw_html import HIDDEN
+from distributor.rendering.text import BOXES
 
 TAGS = frozenset(
     (
@@ -22,6 +23,9 @@ ATTRIBUTES = {
     "td": {"align"},
 }
 
+#: `- [ ] task`: mail programs show no check box of HTML.
+_TASK = re.compile(r"(<li>\n?(?:<p>)?)\[([ xX])\](?=\s)")
+
 
 def to_html(document: Document, *, picture_width: int) -> str:
     """The post's body as a sanitised HTML fragment: no style, class, script or frame; only http, https and mailto links.
@@ -29,6 +33,7 @@ def to_html(document: Document, *, picture_width: int) -> str:
     Every picture has a width of at most `picture_width` pixels (for clients that know no CSS).
     """
     html = MARKDOWN.renderer.render(document.tokens, MARKDOWN.options, {"picture_width": picture_width})
+    html = _TASK.sub(lambda task: task[1] + BOXES[task[2]], html)
 
     def narrowed(tag: str, name: str, value: str) -> str | None:
         if (tag, name) == ("img", "width"):

@@ -19,7 +19,7 @@ from distributor.model import Post
 from distributor.rendering.addresses import bare_address, is_web
 from distributor.rendering.cutting import CONTROLS, HAN
 from distributor.rendering.raw_html import HtmlReader
-from distributor.rendering.tokens import close_up_headings, tick_boxes, with_html_links
+from distributor.rendering.tokens import close_up_headings, with_html_links
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,6 @@ def parse(post: Post) -> Document:
     tidier = _Tidier(post)
     for token in tokens:
         tidier.tidy(token)
-    tick_boxes(tokens)
     close_up_headings(tokens)
     return Document(tokens, tuple(dict.fromkeys(tidier.warnings)))
 

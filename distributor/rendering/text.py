@@ -11,6 +11,9 @@ from distributor.rendering.markdown import Document
 from distributor.rendering.raw_html import HtmlReader
 
 LinkWriter = Callable[[str, str], str]
+#: `- [ ] task` shows a box instead of a bullet.
+BOXES = {" ": "☐", "x": "☑", "X": "☑"}
+_TASK = re.compile(r"\[([ xX])\]\s")
 #: Editors make room with a row of <br>; a text needs one empty line.
 _MANY_BREAKS = re.compile(r"\n(?:[ \t]*\n){2,}")
 
@@ -74,11 +77,12 @@ def _text_heading(node: SyntaxTreeNode, columns: int) -> str:
 
 
 def _text_list(node: SyntaxTreeNode, columns: int) -> str:
-    items = []
+    items, gap = list[str](), "\n" if is_tight(node) else "\n\n"
     for item, bullet in zip(node.children, list_bullets(node), strict=True):
-        blocks = _text_blocks(item, columns - len(bullet) - 1)
-        items.append(indent(("\n" if is_tight(node) else "\n\n").join(blocks), f"{bullet} "))
-    return ("\n" if is_tight(node) else "\n\n").join(items)
+        text = gap.join(_text_blocks(item, columns - len(bullet) - 1))
+        task = _TASK.match(text)
+        items.append(indent(text[task.end() :] if task else text, f"{BOXES[task[1]] if task else bullet} "))
+    return gap.join(items)
 
 
 def _text_table(node: SyntaxTreeNode, columns: int) -> str:

@@ -1,4 +1,4 @@
-"""What CommonMark's tokens lack: links that were written as HTML, boxes of tasks, headings without gaps."""
+"""What CommonMark's tokens lack: links that were written as HTML, and headings without gaps."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,9 +7,6 @@ from markdown_it.common.normalize_url import normalizeLink
 from markdown_it.token import Token
 
 from distributor.rendering.raw_html import HtmlReader
-
-_TASK = re.compile(r"^\[([ xX])\](?=\s)")
-_BOXES = {" ": "☐", "x": "☑", "X": "☑"}
 
 
 def with_html_links(children: Sequence[Token]) -> Iterator[Token]:
@@ -35,15 +32,6 @@ def _end_of_link(children: Sequence[Token], start: int) -> int | None:
         if token.type == "html_inline" and re.match(r"</?a\b", token.content, re.IGNORECASE):
             return index if token.content.startswith("</") and not depth else None
     return None
-
-
-def tick_boxes(tokens: Sequence[Token]) -> None:
-    """`- [ ] task` shows a box: ☐ or ☑."""
-    for outer, token in zip(tokens, tokens[2:], strict=False):
-        if outer.type == "list_item_open" and token.type == "inline" and token.children:
-            first = token.children[0]
-            if first.type == "text":
-                first.content = _TASK.sub(lambda box: _BOXES[box[1]], first.content)
 
 
 def close_up_headings(tokens: Sequence[Token]) -> None:
