@@ -174,6 +174,41 @@ def test_parts_of_telegram_are_numbered() -> None:
     assert "not (2/2)" in violations("telegram", "default", *parts)
 
 
+RICH = (
+    '<h1>T</h1><p>开头一段，见<a href="https://example.com/a?x=1&amp;y=2">公告</a>。</p><h2>标题</h2><table><tr><th>甲</th>'
+    "<th>乙</th></tr><tr><td>一</td><td>二</td></tr></table><ul><li>待办</li></ul><p>脚注[1]。</p><p>[1] 注文。</p>"
+)
+
+
+@pytest.mark.parametrize(
+    ("rich", "found"),
+    [
+        (RICH, ""),
+        (RICH.replace("待办", ""), "rich: text: '待办' is missing"),
+        (RICH.replace("x=1", "x=2"), "rich: links"),
+        (RICH + "<p>x</p>" * 500, "blocks, at most 500"),
+        (RICH + "字" * 33_000, "characters, at most 32768"),
+        (RICH + f"<table><tr>{'<td>x</td>' * 21}</tr></table>", "21 columns"),
+    ],
+)
+def test_a_rich_message_of_telegram_is_checked_beside_its_parts(rich: str, found: str) -> None:
+    result = violations("telegram", "rich", {"html": GOOD_TELEGRAM, "rich": rich})
+    assert found in result if found else not result
+
+
+@pytest.mark.parametrize(
+    ("edit", "found"),
+    [
+        (GOOD_TELEGRAM.replace("标题", '<a href="__UNSUBSCRIBE_URL__">标题</a>'), ""),
+        (GOOD_TELEGRAM.replace("标题", "别的"), "another text"),
+        (GOOD_TELEGRAM + "<br>", "Unsupported start tag"),
+    ],
+)
+def test_an_edit_says_the_same_as_the_part_it_replaces(edit: str, found: str) -> None:
+    result = violations("telegram", "public", {"html": GOOD_TELEGRAM}, {"html": edit, "edits": "1"})
+    assert found in result if found else not result
+
+
 # WeCom
 
 GOOD_V2 = (

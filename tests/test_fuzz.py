@@ -47,11 +47,7 @@ def violations_on(channel: str, post: Post, source: Source) -> list[str]:
         reports = [(rendering, check_rendering(rendering, source)) for rendering in renderings(post, channel)]
     except PostError as error:
         return [] if "nowhere" in str(error) and error.line else [f"{channel}: refused: {error}"]
-    return [
-        f"{channel}/{rendering.variant}: {found}"
-        for rendering, report in reports
-        for found in report.violations
-    ]
+    return [f"{rendering.name}: {found}" for rendering, report in reports for found in report.violations]
 
 
 @pytest.mark.timeout(0)

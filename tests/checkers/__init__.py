@@ -19,7 +19,7 @@ Checker = Callable[[Rendering, Source], Report]
 #: besides ("text+split") changes no rule.
 CHECKERS: Mapping[tuple[str, str], Checker] = {
     ("email", "*"): check_mail,
-    ("telegram", "default"): check_telegram,
+    ("telegram", "*"): check_telegram,
     ("wechat", "article"): check_article,
     **{("wecom", variant): check_wecom for variant in VARIANTS},
 }

@@ -22,6 +22,12 @@ class Rendering:
     values: Mapping[str, str] | None = None
 
     @property
+    def name(self) -> str:
+        """Channel and variant, as a person calls them."""
+        usual = self.variant in {"default", "article"}
+        return self.channel if usual else f"{self.channel}/{self.variant}"
+
+    @property
     def is_teaser(self) -> bool:
         """Whether the message says of itself that it is not the whole post."""
         return any(re.search(r"teaser|shortened", warning, re.IGNORECASE) for warning in self.warnings)

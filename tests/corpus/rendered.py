@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from checkers import CHANNELS, Rendering
+from pydantic import ValidationError
 from rendering_samples import SHARED, ZONE, make_newsletter
 
 from distributor.channels import ENTRY_POINTS, Channel
@@ -21,7 +22,19 @@ from distributor.settings import Newsletter, Settings
 from .generated import GENERATED
 
 FOLDER = Path(__file__).parent
-NEWSLETTER = make_newsletter()
+#: Destinations whose wishes make variants of their own.
+WISHES: Mapping[str, Sequence[Mapping[str, object]]] = {
+    "telegram": [
+        {"name": "group", "chat": "-1001"},
+        {"name": "channel", "chat": "@brief_daily"},
+        {"name": "rich", "chat": "-1002", "format": "rich"},
+    ],
+    "wecom": [
+        {"name": "robot"},
+        *({"name": mode, "mode": mode, "overflow": "split"} for mode in ("markdown_v2", "markdown", "text")),
+        {"name": "everybody", "mode": "text", "mention_all": True},
+    ],
+}
 SENT = datetime(2026, 11, 27, 7, 30, tzinfo=UTC)
 
 
@@ -65,18 +78,37 @@ def _built(point: object, settings: Settings) -> Channel | None:
     return built
 
 
-def renderings(post: Post, channel: str, newsletter: Newsletter = NEWSLETTER) -> Iterator[Rendering]:
+@cache
+def newsletter() -> Newsletter:
+    """One that asks for every variant; a wish that the settings do not know is left out, as a channel is."""
+    tables = {
+        channel: {"destinations": [wish for wish in wishes if _is_known(channel, wish)]}
+        for channel, wishes in WISHES.items()
+    }
+    return make_newsletter(channels=tables)
+
+
+def _is_known(channel: str, wish: Mapping[str, object]) -> bool:
+    try:
+        make_newsletter(channels={channel: {"destinations": [wish]}})
+    except ValidationError:
+        return False
+    return True
+
+
+def renderings(post: Post, channel: str) -> Iterator[Rendering]:
     """What the channel makes of the post, one for each variant. Raises PostError for a post that it refuses."""
     messages = sorted(
-        channels()[channel].render(post, newsletter), key=lambda message: (message.variant, message.part)
+        channels()[channel].render(post, newsletter()), key=lambda message: (message.variant, message.part)
     )
     for variant, parts in groupby(messages, key=lambda message: message.variant):
-        yield _rendering(list(parts), variant, web_address(post, newsletter) or "")
+        yield _rendering(list(parts), variant, web_address(post, newsletter()) or "")
 
 
 def _rendering(messages: Sequence[Message], variant: str, address: str) -> Rendering:
     first = messages[0]
-    values = {name: f"https://news.example.com/{name.strip('_').lower()}/k3J9" for name in first.placeholders}
+    names = dict.fromkeys(name for message in messages for name in message.placeholders)
+    values = {name: f"https://news.example.com/{name.strip('_').lower()}/k3J9" for name in names}
     return Rendering(
         channel=first.channel,
         variant=variant,

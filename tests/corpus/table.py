@@ -49,12 +49,7 @@ def check_post(name: str, post: Post) -> Iterator[Line]:
     for channel in channels():
         try:
             for rendering in renderings(post, channel):
-                label = (
-                    channel
-                    if rendering.variant in {"default", "article"}
-                    else f"{channel}/{rendering.variant}"
-                )
-                yield Line(post=name, channel=label, report=check_rendering(rendering, source))
+                yield Line(post=name, channel=rendering.name, report=check_rendering(rendering, source))
         except PostError as error:
             yield Line(post=name, channel=channel, report=_refused(error))
 
