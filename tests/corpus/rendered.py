@@ -31,7 +31,10 @@ WISHES: Mapping[str, Sequence[Mapping[str, object]]] = {
     ],
     "wecom": [
         {"name": "robot"},
-        *({"name": mode, "mode": mode, "overflow": "split"} for mode in ("markdown_v2", "markdown", "text")),
+        *(
+            {"name": f"parts-{number}", "mode": mode, "overflow": "split"}
+            for number, mode in enumerate(("markdown_v2", "markdown", "text"))
+        ),
         {"name": "everybody", "mode": "text", "mention_all": True},
     ],
 }
