@@ -21,7 +21,7 @@ MARKERS = {
     "```": re.compile(r"```"),
     "[^note]": re.compile(r"\[\^[\w-]+\]"),
     "a tag": re.compile(
-        r"</?(?:p|br|div|span|b|i|u|a|img|table|tr|td|th|sub|sup|kbd|mark|details|summary)\b[^<>]*>"
+        r"</?(?:p|br|div|span|b|i|u|a|img|table|tr|td|th|sub|sup|kbd|mark|details|summary)(?:\s[^<>\n]*)?/?>"
     ),
     "an entity": re.compile(r"&(?:nbsp|amp|lt|gt|quot|copy|#\d+|#x[0-9a-fA-F]+);"),
 }
@@ -93,7 +93,7 @@ def links_not_in_text(source: Source, text: str) -> list[str]:
 
 def _stands_in(link: str, text: str, plain: str) -> bool:
     forms = {(link, text), (canonical(link), plain)}
-    end = r"(?![A-Za-z0-9/?=&%#_-])"
+    end = r"(?![A-Za-z0-9/?=&%#_-])" if "://" in link else r"(?![A-Za-z0-9_-])"
     return any(re.search(re.escape(address) + end, place) for address, place in forms)
 
 
