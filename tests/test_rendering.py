@@ -244,6 +244,10 @@ def test_raw_html_keeps_addresses_lines_and_bullets_in_text() -> None:
     assert "no frames" not in html_of(body)
 
 
+def test_rows_without_text_leave_no_gap() -> None:
+    assert text_of("| a | b |\n|---|---|\n| | |\n| | <br> |\n| 1 | |") == "a | b\n1 |"
+
+
 def test_a_mail_link_shows_its_address_alone() -> None:
     assert text_of("[write](mailto:desk@example.com?subject=Hi)") == "write (desk@example.com)"
 

@@ -86,7 +86,8 @@ def _text_list(node: SyntaxTreeNode, columns: int) -> str:
 
 
 def _text_table(node: SyntaxTreeNode, columns: int) -> str:
-    return "\n".join(wrap(" | ".join(row), columns) for row in table_rows(node, text_and_address))
+    rows = table_rows(node, text_and_address)
+    return "\n".join(wrap(" | ".join(row), columns) for row in rows if any(row))
 
 
 def _text_footnote(node: SyntaxTreeNode, columns: int) -> str:

@@ -21,7 +21,7 @@ MARKERS = {
     "```": re.compile(r"```"),
     "[^note]": re.compile(r"\[\^[\w-]+\]"),
     "a tag": re.compile(
-        r"</?(?:p|br|div|span|b|i|u|a|img|table|tr|td|th|sub|sup|kbd|mark|details|summary)(?:\s[^<>\n]*)?/?>"
+        r"</?(?:p|br|div|span|b|i|u|a|img|table|tr|td|th|sub|sup|kbd|mark|details|summary)(?:[ \t][^<>\n]*)?/?>"
     ),
     "an entity": re.compile(r"&(?:nbsp|amp|lt|gt|quot|copy|#\d+|#x[0-9a-fA-F]+);"),
 }
