@@ -188,6 +188,8 @@ def test_no_heading_is_more_than_one_step_below_the_one_before_it(levels: str, s
         (r"https://example.com/a\_b", '<a href="https://example.com/a_b">https://example.com/a_b</a>'),
         ("`https://example.com/a`", "<code>https://example.com/a</code>"),
         ("https:// and http://.", "https:// and http://."),
+        ("xhttps://example.com/a", "xhttps://example.com/a"),
+        ("HTTPS://example.com/a))!", '<a href="HTTPS://example.com/a">HTTPS://example.com/a</a>))!'),
         (
             '<a href="https://example.com/a">**x**</a>',
             '<a href="https://example.com/a"><strong>x</strong></a>',
@@ -200,6 +202,11 @@ def test_no_heading_is_more_than_one_step_below_the_one_before_it(levels: str, s
 )
 def test_a_link_is_one_however_it_is_written(source: str, html: str) -> None:
     assert html_of(source) == f"<p>{html}</p>\n"
+
+
+def test_a_very_long_tail_costs_no_time() -> None:
+    html = html_of("https://example.com/a" + ")" * 100_000)
+    assert html.startswith('<p><a href="https://example.com/a">')
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from markdown_it.common.utils import unescapeAll
 _BARE = re.compile(
     r"https?://(?:[!#-%'-)+-;=?-Z_a-z]|\*(?!\*)|~(?!~)|\\[_*~&]|&amp;|&(?![A-Za-z]+;))+", re.IGNORECASE
 )
-_TAIL = re.compile(r"[.,:;!?'*_~]+$")
+_TAIL = ".,:;!?'*_~"
 
 
 def is_web(address: str) -> bool:
@@ -40,7 +40,8 @@ def bare_address(markdown: str, place: int) -> str:
 
 def _without_tail(address: str) -> str:
     """A closing bracket belongs to the address when it was opened there."""
-    address = _TAIL.sub("", address)
-    while address.endswith(")") and address.count(")") > address.count("("):
-        address = _TAIL.sub("", address[:-1])
-    return address
+    end, unopened = len(address), address.count(")") - address.count("(")
+    while end and (address[end - 1] in _TAIL or (address[end - 1] == ")" and unopened > 0)):
+        unopened -= address[end - 1] == ")"
+        end -= 1
+    return address[:end]

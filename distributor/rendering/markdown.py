@@ -67,14 +67,14 @@ def _emphasis(state: StateInline, silent: bool) -> bool:
 
 def _bare_link(state: StateInline, silent: bool) -> bool:
     """An address in the open is a link. It is read here, before emphasis could take `_` and `*` out of it."""
-    scheme = re.search(r"(?<![A-Za-z0-9])https?$", state.pending, re.IGNORECASE)
-    if silent or state.src[state.pos] != ":" or state.linkLevel or not scheme:
+    if silent or state.src[state.pos] != ":" or state.linkLevel:
         return False
-    start = state.pos - len(scheme[0])
+    scheme = re.search(r"(?<![A-Za-z0-9])https?$", state.pending[-6:], re.IGNORECASE)
+    start = state.pos - len(scheme[0]) if scheme else state.pos
     address = bare_address(state.src, start)
     if not address:
         return False
-    state.pending = state.pending[: scheme.start()]
+    state.pending = state.pending[: start - state.pos]
     state.push("link_open", "a", 1).attrs = {"href": state.md.normalizeLink(unescapeAll(address))}
     state.push("text", "", 0).content = unescapeAll(address)
     state.push("link_close", "a", -1)

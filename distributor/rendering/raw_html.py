@@ -10,21 +10,9 @@ from distributor.rendering.addresses import text_and_address
 HIDDEN = frozenset({"script", "style", "iframe", "noscript", "template", "title", "object"})
 BREAKS = frozenset(
     (
-        *(
-            "br",
-            "p",
-            "div",
-            "section",
-            "article",
-            "header",
-            "footer",
-            "center",
-            "details",
-            "summary",
-            "blockquote",
-        ),
-        *("h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "dl", "dt", "dd", "table", "tr", "pre", "hr"),
-        *("figure", "figcaption", "caption", "form"),
+        *("br", "hr", "p", "div", "section", "article", "header", "footer", "center", "blockquote", "pre"),
+        *("h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "dl", "dt", "dd", "table", "caption", "tr"),
+        *("figure", "figcaption", "form", "details", "summary"),
     )
 )
 
