@@ -18,7 +18,7 @@ from distributor.model import Post
 
 DOCUMENTS = int(os.environ.get("FUZZ_DOCUMENTS", "200"))
 #: What raw HTML that is broken means is the browser's own business.
-_MEANING = re.compile(r"(?:html: |text: )?(?:text|links|markup|hidden): ")
+_MEANING = re.compile(r"(?:html: |text: |rich: )?(?:(?:text|links|markup|hidden): |content is empty)")
 
 
 def fuzzing(share: float) -> settings:

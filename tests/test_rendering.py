@@ -132,6 +132,7 @@ def test_pictures_have_a_width_that_fits() -> None:
         ("**注意：**后面", "<p><strong>注意：</strong>后面</p>\n"),
         ("snake_case_word 2*3*4", "<p>snake_case_word 2<em>3</em>4</p>\n"),
         ("a\x00b\x85c\x07", "<p>abc</p>\n"),
+        ("a\ufeffb\ufdd3c\U0002ffff", "<p>abc</p>\n"),
     ],
 )
 def test_line_breaks_and_emphasis_are_those_a_chinese_reader_expects(source: str, html: str) -> None:

@@ -26,7 +26,7 @@ ATTRIBUTES = {
     *("lang", "dir", "data-src", "data-ratio", "data-w", "leaf", "textstyle"),
 }
 _BAD_STYLE = re.compile(r"position\s*:|url\s*\(|@|var\s*\(|expression|javascript|behavior\s*:", re.IGNORECASE)
-_NUMBER = re.compile(r"\[(\d+)\]")
+_NUMBER = re.compile(r"\[([1-9]\d{0,2})\]")
 
 
 def check_article(rendering: Rendering, source: Source) -> Report:
@@ -93,7 +93,7 @@ def _footnotes(page: Page) -> Iterator[str]:
     references = {
         number for mark in page.named("sup") for number in _NUMBER.findall("".join(mark.itertext()))
     }
-    entries = set(re.findall(r"^\s*\[(\d+)\]", page.text, re.MULTILINE))
+    entries = set(re.findall(r"^\s*\[([1-9]\d{0,2})\]", page.text, re.MULTILINE))
     for number in sorted(references - entries, key=int):
         yield f"footnotes: [{number}] has no entry"
     for number in sorted(entries - references, key=int):

@@ -231,7 +231,11 @@ def _element(element: Any) -> Iterator[str]:
             yield f"html: <{tag} {name}>"
         if name == "style" and (bad := _BAD_STYLE.search(value)):
             yield f"html: <{tag} style>: {bad[0]!r}"
-    if tag == "a" and urlsplit(element.get("href", "").strip()).scheme not in {"http", "https", "mailto"}:
+    if (
+        tag == "a"
+        and "href" in element.attrib
+        and urlsplit(element.get("href").strip()).scheme not in {"http", "https", "mailto"}
+    ):
         yield f"html: a link to {element.get('href', '')[:60]!r}"
     if tag == "img":
         yield from _picture(element)

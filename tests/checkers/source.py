@@ -23,7 +23,11 @@ BLOCKS = {
 }
 #: What must not come through even as text.
 SECRET = {"script", "style"}
-INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\ufeff]")
+INVISIBLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\ufeff"
+    + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(1, 17))
+    + "]"
+)
 _TAIL = ".,:;!?'*_~"
 TASK = re.compile(r"^\s*\[[ xX]\](?=\s)")
 
