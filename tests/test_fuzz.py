@@ -9,7 +9,7 @@ import re
 import pytest
 from checkers import Source, check_rendering, read_source
 from corpus.rendered import channels, renderings
-from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from markdown_strategies import documents, soup
 from rendering_samples import make_post
 
@@ -25,6 +25,7 @@ def fuzzing(share: float) -> settings:
     return settings(
         max_examples=max(int(DOCUMENTS * share), 1),
         deadline=None,
+        phases=[Phase.reuse, Phase.generate, Phase.shrink],  # explaining costs minutes here, and says little
         derandomize="FUZZ_DOCUMENTS" not in os.environ,
         suppress_health_check=[
             HealthCheck.too_slow,
