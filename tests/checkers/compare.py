@@ -57,7 +57,7 @@ def leftovers(source: Source, visible: str) -> Iterator[str]:
     """Markers that the message shows and the post does not."""
     shown, written = (ADDRESS.sub(" ", text) for text in (visible, source.text))
     for name, pattern in MARKERS.items():
-        extra = set(pattern.findall(shown)) - set(pattern.findall(written))
+        extra = set(pattern.findall(shown)) - {*pattern.findall(written), *pattern.findall(source.text)}
         if extra and not (
             name == "**" and "*" in written
         ):  # which of several stars pair is a matter of dialect
