@@ -1,5 +1,6 @@
 """Markdown → HTML, plain text, outline; templates; measuring and cutting."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def test_pictures_have_a_width_that_fits() -> None:
         ("**注意：**后面", "<p><strong>注意：</strong>后面</p>\n"),
         ("snake_case_word 2*3*4", "<p>snake_case_word 2<em>3</em>4</p>\n"),
         ("a\x00b\x85c\x07", "<p>abc</p>\n"),
+        ("a\ufeffb\ufdd3c\U0002ffff", "<p>abc</p>\n"),
     ],
 )
 def test_line_breaks_and_emphasis_are_those_a_chinese_reader_expects(source: str, html: str) -> None:
@@ -140,6 +142,122 @@ def test_line_breaks_and_emphasis_are_those_a_chinese_reader_expects(source: str
 def test_the_title_is_the_only_heading_of_the_first_level() -> None:
     assert html_of("# One\n\n## Two") == "<h2>One</h2>\n<h3>Two</h3>\n"
     assert html_of("## Two") == "<h2>Two</h2>\n"
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"),
+    [
+        ("2 5 2 4 6", "2 3 2 3 4"),
+        ("3 3 2", "2 2 2"),
+        ("1 2 3 1", "2 3 4 2"),
+        ("1 2 3 4 5 6", "2 3 4 5 6 6"),
+    ],
+)
+def test_no_heading_is_more_than_one_step_below_the_one_before_it(levels: str, shown: str) -> None:
+    html = html_of("\n\n".join(f"{'#' * int(level)} heading" for level in levels.split()))
+    assert re.findall(r"<h(\d)>", html) == shown.split()
+
+
+@pytest.mark.parametrize(
+    ("source", "html"),
+    [
+        (
+            "见 https://example.com/a，后面",
+            '见 <a href="https://example.com/a">https://example.com/a</a>，后面',
+        ),
+        ("见https://example.com/a后面", '见<a href="https://example.com/a">https://example.com/a</a>后面'),
+        (
+            "(https://example.com/a_(b)).",
+            '(<a href="https://example.com/a_(b)">https://example.com/a_(b)</a>).',
+        ),
+        (
+            "[https://example.com/a](https://example.com/b)",
+            '<a href="https://example.com/b">https://example.com/a</a>',
+        ),
+        (
+            "https://example.com/_a_/*b*/",
+            '<a href="https://example.com/_a_/*b*/">https://example.com/_a_/*b*/</a>',
+        ),
+        (
+            "**https://example.com/a**~~b~~",
+            '<strong><a href="https://example.com/a">https://example.com/a</a></strong><s>b</s>',
+        ),
+        (
+            "https://example.com/?a=1&amp;b=2&nbsp;x",
+            '<a href="https://example.com/?a=1&amp;b=2">https://example.com/?a=1&amp;b=2</a>&nbsp;x',
+        ),
+        (r"https://example.com/a\_b", '<a href="https://example.com/a_b">https://example.com/a_b</a>'),
+        ("`https://example.com/a`", "<code>https://example.com/a</code>"),
+        ("https:// and http://.", "https:// and http://."),
+        ("xhttps://example.com/a", "xhttps://example.com/a"),
+        ("HTTPS://example.com/a))!", '<a href="HTTPS://example.com/a">HTTPS://example.com/a</a>))!'),
+        (
+            '<a href="https://example.com/a">**x**</a>',
+            '<a href="https://example.com/a"><strong>x</strong></a>',
+        ),
+        (
+            '<a href="https://example.com/a">https://example.com/a</a>',
+            '<a href="https://example.com/a">https://example.com/a</a>',
+        ),
+    ],
+)
+def test_a_link_is_one_however_it_is_written(source: str, html: str) -> None:
+    assert html_of(source) == f"<p>{html}</p>\n"
+
+
+def test_a_very_long_tail_costs_no_time() -> None:
+    html = html_of("https://example.com/a" + ")" * 100_000)
+    assert html.startswith('<p><a href="https://example.com/a">')
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '<a href="https://example.com/a">open',
+        '**<a href="https://example.com/a">crossed** over</a>',
+        '<a href="https://example.com/a"><a href="https://example.com/b">two</a></a>',
+        "</a>closed",
+    ],
+)
+def test_links_written_as_broken_html_do_no_harm(source: str) -> None:
+    document = parse(make_post(source))
+    assert document.tree.children
+    text = to_text(document)
+    assert all(address in text for address in re.findall(r"https://[\w./]+", source))
+
+
+def test_an_anchor_written_as_html_becomes_text_with_a_warning() -> None:
+    document = parse(make_post('see <a href="#below">below</a> and <a href="https://example.com/">this</a>'))
+    assert (
+        to_html(document, picture_width=536)
+        == '<p>see below and <a href="https://example.com/">this</a></p>\n'
+    )
+    assert len(document.warnings) == 1
+
+
+def test_tasks_have_boxes() -> None:
+    body = "- [ ] open\n- [x] done\n  1. [X] inside\n- [y] no box\n\n[ ] no item"
+    assert text_of(body) == "☐ open\n☑ done\n  ☑ inside\n• [y] no box\n\n[ ] no item"
+    html = html_of(body + "\n\n* [ ] loose\n\n* two")
+    assert re.findall(r"[☐☑]|\[.\]", html) == ["☐", "☑", "☑", "[y]", "[ ]", "☐"]
+
+
+def test_raw_html_keeps_addresses_lines_and_bullets_in_text() -> None:
+    body = (
+        '<ul>\n<li>one<li><a href="https://example.com/two?a=1&amp;b=2">two</a></ul>\n\n'
+        '<table><tr><th>a<th>b<tr><td>1<td><a href="#x">2</a></table>\n\n<p>x<br/>y</p>\n\n'
+        '<iframe src="https://example.com/">no frames</iframe>'
+    )
+    assert text_of(body) == "• one\n• two (https://example.com/two?a=1&b=2)\n\na | b\n1 | 2\n\nx\ny"
+    assert "no frames" not in html_of(body)
+
+
+def test_rows_without_text_leave_no_gap() -> None:
+    assert text_of("| a | b |\n|---|---|\n| | |\n| | <br> |\n| 1 | |") == "a | b\n1 |"
+
+
+def test_a_mail_link_shows_its_address_alone() -> None:
+    assert text_of("[write](mailto:desk@example.com?subject=Hi)") == "write (desk@example.com)"
 
 
 def test_footnotes_are_numbers_without_anchors() -> None:

@@ -152,7 +152,7 @@ class _Reader:
         self.found.tags += reader.tags
         self.found.pictures += reader.shown
         self.found.links += reader.linked
-        self.found.paragraphs.append(reader.lines)
+        self.found.paragraphs.append(reader.texts)
 
     def _inline(self, token: Token) -> None:
         inline = _Inline(self, token)
@@ -257,7 +257,7 @@ class _TagReader(HtmlReader):
         return self.first + self.getpos()[0] - 1
 
     @property
-    def lines(self) -> Sequence[Line]:
+    def texts(self) -> Sequence[Line]:
         return [Line(number, text) for number, text in self.seen.items() if text.strip()]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

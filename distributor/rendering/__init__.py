@@ -5,6 +5,7 @@ to nowhere, no control characters) and what is tidied here (no blank between Han
 No platform is known here.
 """
 
+from distributor.rendering.addresses import is_web, text_and_address
 from distributor.rendering.cutting import (
     CONTROLS,
     HAN,
@@ -20,7 +21,7 @@ from distributor.rendering.cutting import (
     wrap,
 )
 from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
-from distributor.rendering.markdown import Document, is_web, parse
+from distributor.rendering.markdown import Document, parse
 from distributor.rendering.outline import Item, Outline, Section, links_in, outline
 from distributor.rendering.phrases import first_sentence
 from distributor.rendering.pictures import picture_doubts
@@ -35,7 +36,6 @@ from distributor.rendering.text import (
     picture_alt,
     squeeze,
     table_rows,
-    text_and_address,
     text_only,
     to_text,
 )

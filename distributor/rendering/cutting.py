@@ -5,8 +5,13 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from html import escape
 
-#: Controls a reader cannot see: C0 except tab and newline, DEL, C1 (Gmail clips mail that has them), and surrogates.
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+#: Controls a reader cannot see: C0 except tab and newline, DEL, C1 (Gmail clips mail that has them), surrogates, what
+#: Unicode never assigns (HTML's parsers complain), and the byte order mark that pasting leaves in the middle of a text.
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff"
+    + "".join(chr(plane + last) for plane in range(0x10000, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
 HAN = re.compile(
     r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffee\U00020000-\U0003ffff“”‘’—…]"
 )

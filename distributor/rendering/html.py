@@ -5,6 +5,8 @@ import re
 import nh3
 
 from distributor.rendering.markdown import MARKDOWN, Document
+from distributor.rendering.raw_html import HIDDEN
+from distributor.rendering.text import BOXES
 
 TAGS = frozenset(
     (
@@ -21,6 +23,9 @@ ATTRIBUTES = {
     "td": {"align"},
 }
 
+#: `- [ ] task`: mail programs show no check box of HTML.
+_TASK = re.compile(r"(<li>\n?(?:<p>)?)\[([ xX])\](?=\s)")
+
 
 def to_html(document: Document, *, picture_width: int) -> str:
     """The post's body as a sanitised HTML fragment: no style, class, script or frame; only http, https and mailto links.
@@ -29,6 +34,7 @@ def to_html(document: Document, *, picture_width: int) -> str:
     size is known: then the text does not jump while pictures load.
     """
     html = MARKDOWN.renderer.render(document.tokens, MARKDOWN.options, {"picture_width": picture_width})
+    html = _TASK.sub(lambda task: task[1] + BOXES[task[2]], html)
 
     def narrowed(tag: str, name: str, value: str) -> str | None:
         if (tag, name) == ("img", "height"):
@@ -42,6 +48,7 @@ def to_html(document: Document, *, picture_width: int) -> str:
     return nh3.clean(
         html,
         tags=set(TAGS),
+        clean_content_tags=set(HIDDEN),
         attributes=ATTRIBUTES,
         attribute_filter=narrowed,
         url_schemes={"http", "https", "mailto"},

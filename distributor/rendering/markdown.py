@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import unescapeAll
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Delimiter
 from markdown_it.token import Token
@@ -15,9 +15,11 @@ from mdit_py_plugins.footnote import footnote_plugin
 
 from distributor.errors import PostError
 from distributor.model import Post
+from distributor.rendering.addresses import bare_address, is_web
 from distributor.rendering.cutting import CONTROLS, HAN
 from distributor.rendering.pictures import host_html, host_picture, picture_doubts, write_html, write_picture
 from distributor.rendering.raw_html import HtmlReader
+from distributor.rendering.tokens import close_up_headings, with_html_links
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,23 @@ def _emphasis(state: StateInline, silent: bool) -> bool:
     return True
 
 
+def _bare_link(state: StateInline, silent: bool) -> bool:
+    """An address in the open is a link. It is read here, before emphasis could take `_` and `*` out of it."""
+    if silent or state.src[state.pos] != ":" or state.linkLevel:
+        return False
+    scheme = re.search(r"(?<![A-Za-z0-9])https?$", state.pending[-6:], re.IGNORECASE)
+    start = state.pos - len(scheme[0]) if scheme else state.pos
+    address = bare_address(state.src, start)
+    if not address:
+        return False
+    state.pending = state.pending[: start - state.pos]
+    state.push("link_open", "a", 1).attrs = {"href": state.md.normalizeLink(unescapeAll(address))}
+    state.push("text", "", 0).content = unescapeAll(address)
+    state.push("link_close", "a", -1)
+    state.pos = start + len(address)
+    return True
+
+
 def _fixed(html: str) -> Callable[..., str]:
     return lambda *_: html
 
@@ -76,6 +95,7 @@ def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object
 def build_markdown() -> MarkdownIt:
     markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
     markdown.inline.ruler.at("emphasis", _emphasis)
+    markdown.inline.ruler.after("text", "bare_link", _bare_link)
     markdown.add_render_rule("image", write_picture)
     markdown.add_render_rule("html_inline", write_html)
     markdown.add_render_rule("html_block", write_html)
@@ -109,7 +129,8 @@ def parse(post: Post) -> Document:
         tidier.note_picture(post.cover_image, None)
     for token in tokens:
         tidier.tidy(token)
-    return Document(_demoted(tokens), tuple(dict.fromkeys(tidier.warnings)), tidier.pictures)
+    close_up_headings(tokens)
+    return Document(tokens, tuple(dict.fromkeys(tidier.warnings)), tidier.pictures)
 
 
 class _Tidier:
@@ -131,7 +152,7 @@ class _Tidier:
 
     def checked(self, children: Sequence[Token]) -> Iterator[Token]:
         unlinked = False
-        for token in _without_scripts(children):
+        for token in with_html_links(list(_without_scripts(children))):
             if token.type == "link_open":
                 unlinked = self.is_anchor(str(token.attrs.get("href", "")))
             if token.type == "image":
@@ -195,15 +216,6 @@ def _without_scripts(children: Sequence[Token]) -> Iterator[Token]:
             yield token
 
 
-def is_web(address: str) -> bool:
-    """Whether it is a full http(s) address."""
-    try:
-        parts = urlsplit(address)
-        return parts.scheme in {"http", "https"} and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or ""))
-    except ValueError:
-        return False
-
-
 def _joined_lines(children: Sequence[Token]) -> list[Token]:
     """A line break in the source is a blank, but nothing between Han characters, and stays one after a bold first line."""
     for index, token in enumerate(children):
@@ -230,12 +242,3 @@ def _is_one_strong(children: Sequence[Token]) -> bool:
         and (kinds[0], kinds[-1]) == ("strong_open", "strong_close")
         and kinds.count("strong_open") == 1
     )
-
-
-def _demoted(tokens: Sequence[Token]) -> Sequence[Token]:
-    """The post's title is the only heading of the first level."""
-    if any(token.tag == "h1" for token in tokens):
-        for token in tokens:
-            if token.type.startswith("heading_"):
-                token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"
-    return tokens

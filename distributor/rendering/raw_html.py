@@ -2,20 +2,45 @@
 
 from html.parser import HTMLParser
 
+from markdown_it.common.normalize_url import normalizeLink
+
+from distributor.rendering.addresses import text_and_address
+
+#: What a browser shows nothing of.
+HIDDEN = frozenset({"script", "style", "iframe", "noscript", "template", "title", "object"})
+BREAKS = frozenset(
+    (
+        *("br", "hr", "p", "div", "section", "article", "header", "footer", "center", "blockquote", "pre"),
+        *("h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "dl", "dt", "dd", "table", "caption", "tr"),
+        *("figure", "figcaption", "form", "details", "summary"),
+    )
+)
+
 
 class HtmlReader(HTMLParser):
-    """Raw HTML inside Markdown: its `text` (comments, scripts and styles vanish), `links` and `pictures`."""
+    """Raw HTML inside Markdown: its `text` (comments, scripts and styles vanish), `links` and `pictures`.
+
+    A link's address stands behind its text, a list item behind a bullet, a block on a line of its own.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.pieces, self.links, self.pictures = list[str](), list[str](), list[str]()
         self.hidden = ""
+        self.address, self.linked_from = "", 0
         self.feed(html)
         self.close()
+        self.end_link()
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    @property
+    def lines(self) -> list[str]:
+        """The text by lines, without white space that means nothing."""
+        lines = (" ".join(line.split()) for line in self.text.split("\n"))
+        return [line for line in lines if line.strip("•| ")]
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:
         """`<![anything]` is a comment to browsers; the parser of Python 3.11 raises AssertionError."""
@@ -23,20 +48,38 @@ class HtmlReader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        if tag in {"script", "style"}:
+        if tag in HIDDEN and not self.hidden:
             self.hidden = tag
         if tag == "a" and "href" in values:
-            self.links.append((values["href"] or "").strip())
+            self.begin_link((values["href"] or "").strip())
         if tag == "img":
             self.pictures.append((values.get("src") or "").strip())
             self.pieces.append(values.get("alt") or "")
-        if tag in {"br", "p", "div", "tr", "li"}:
-            self.pieces.append("\n")
+        if tag in BREAKS:
+            self.pieces.append("\n• " if tag == "li" else "\n")
+        if tag in {"td", "th"} and self.pieces[-1:] != ["\n"]:
+            self.pieces.append(" | ")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == self.hidden:
             self.hidden = ""
+        if tag == "a":
+            self.end_link()
+        if tag in BREAKS and tag not in {"br", "hr"}:  # those have no end, but XHTML's way of writing
+            self.pieces.append("\n")
 
     def handle_data(self, data: str) -> None:
         if not self.hidden:
             self.pieces.append(data)
+
+    def begin_link(self, address: str) -> None:
+        self.end_link()
+        self.links.append(address)
+        self.address, self.linked_from = address, len(self.pieces)
+
+    def end_link(self) -> None:
+        """Writes the address of the open link, if there is one and it leads out of the page."""
+        if self.address and not self.address.startswith("#"):
+            text = "".join(self.pieces[self.linked_from :])
+            self.pieces[self.linked_from :] = [text_and_address(text, normalizeLink(self.address))]
+        self.address = ""

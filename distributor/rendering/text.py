@@ -1,24 +1,25 @@
 """A post as plain text; what inline nodes, lists and tables say, for every renderer."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from markdown_it.tree import SyntaxTreeNode
 
+from distributor.rendering.addresses import text_and_address
 from distributor.rendering.cutting import display_width, wrap
 from distributor.rendering.markdown import Document
 from distributor.rendering.raw_html import HtmlReader
 
 LinkWriter = Callable[[str, str], str]
+#: `- [ ] task` shows a box instead of a bullet.
+BOXES = {" ": "☐", "x": "☑", "X": "☑"}
+_TASK = re.compile(r"\[([ xX])\]\s")
+#: Editors make room with a row of <br>; a text needs one empty line.
+_MANY_BREAKS = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 def text_only(text: str, address: str) -> str:  # noqa: ARG001 - a LinkWriter that leaves the address out
     return text
-
-
-def text_and_address(text: str, address: str) -> str:
-    """ "text (address)"; the address alone when the text says the same."""
-    bare = address.removeprefix("mailto:")
-    return bare if text.strip() in {"", bare, address} else f"{text} ({bare})"
 
 
 def inline_text(node: SyntaxTreeNode, link: LinkWriter = text_only) -> str:
@@ -64,7 +65,8 @@ def _text_blocks(node: SyntaxTreeNode, columns: int) -> list[str]:
 
 def _text_inner(node: SyntaxTreeNode, columns: int) -> str:
     if node.type == "inline" or not node.children:
-        return wrap(inline_text(node, text_and_address), columns)
+        text = inline_text(node, text_and_address)
+        return wrap(_MANY_BREAKS.sub("\n\n", text).strip("\n"), columns)
     return "\n\n".join(_text_blocks(node, columns))
 
 
@@ -75,15 +77,17 @@ def _text_heading(node: SyntaxTreeNode, columns: int) -> str:
 
 
 def _text_list(node: SyntaxTreeNode, columns: int) -> str:
-    items = []
+    items, gap = list[str](), "\n" if is_tight(node) else "\n\n"
     for item, bullet in zip(node.children, list_bullets(node), strict=True):
-        blocks = _text_blocks(item, columns - len(bullet) - 1)
-        items.append(indent(("\n" if is_tight(node) else "\n\n").join(blocks), f"{bullet} "))
-    return ("\n" if is_tight(node) else "\n\n").join(items)
+        text = gap.join(_text_blocks(item, columns - len(bullet) - 1))
+        task = _TASK.match(text)
+        items.append(indent(text[task.end() :] if task else text, f"{BOXES[task[1]] if task else bullet} "))
+    return gap.join(items)
 
 
 def _text_table(node: SyntaxTreeNode, columns: int) -> str:
-    return "\n".join(wrap(" | ".join(row), columns) for row in table_rows(node, text_and_address))
+    rows = table_rows(node, text_and_address)
+    return "\n".join(wrap(" | ".join(row), columns) for row in rows if any(row))
 
 
 def _text_footnote(node: SyntaxTreeNode, columns: int) -> str:
@@ -98,7 +102,7 @@ _TEXT: Mapping[str, Callable[[SyntaxTreeNode, int], str]] = {
     "code_block": lambda node, _: indent(node.content.rstrip("\n"), "    ", "    "),
     "fence": lambda node, _: indent(node.content.rstrip("\n"), "    ", "    "),
     "hr": lambda *_: "-" * 20,
-    "html_block": lambda node, columns: wrap(squeeze(HtmlReader(node.content).text), columns),
+    "html_block": lambda node, columns: wrap("\n".join(HtmlReader(node.content).lines), columns),
     "table": _text_table,
     "footnote": _text_footnote,
 }
