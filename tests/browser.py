@@ -28,6 +28,8 @@ from services import Missing
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 #: Seconds the browser may take for one answer; it takes 1 to start, and a tenth for a page.
 PATIENCE = 30.0
+#: How often a browser that does not come up is started again.
+STARTS = 3
 #: Where a page that is given as HTML stands. The name leads nowhere (RFC 6761): the harness answers for it.
 SHOWN = "http://shown.test/"
 LOOPBACK = {"127.0.0.1", "localhost"}
@@ -111,15 +113,28 @@ class BrowserError(Exception):
 def browser(pictures: Pictures = lambda _url: None) -> Iterator["Chrome"]:
     """A browser, for many pictures. Raises services.Missing without Chromium or the pinned fonts."""
     program, fonts = find_program(), find_fonts()
-    with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as scratch:
-        process, to_it, from_it = start(program, font_config(Path(scratch), fonts), Path(scratch))
-        chrome = Chrome(to_it, from_it, pictures)
-        try:
-            chrome.open()
-            yield chrome
-        finally:
-            chrome.close()
-            end(process, to_it, from_it)
+    for left in reversed(range(STARTS)):
+        with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as scratch:
+            process, to_it, from_it = start(program, font_config(Path(scratch), fonts), Path(scratch))
+            chrome = Chrome(to_it, from_it, pictures)
+            try:
+                if is_open(chrome, give_up=not left):
+                    yield chrome
+                    return
+            finally:
+                chrome.close()
+                end(process, to_it, from_it)
+
+
+def is_open(chrome: "Chrome", *, give_up: bool) -> bool:
+    """Whether it came up; on a busy machine one start in many does not."""
+    try:
+        chrome.open()
+    except (BrowserError, BrokenPipeError):
+        if give_up:
+            raise
+        return False
+    return True
 
 
 def find_program() -> str:

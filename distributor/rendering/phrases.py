@@ -4,8 +4,8 @@ import re
 
 from markdown_it.tree import SyntaxTreeNode
 
-from distributor.rendering.cutting import HAN, SENTENCE_END, display_width
 from distributor.rendering.addresses import is_web
+from distributor.rendering.cutting import HAN, SENTENCE_END, display_width
 from distributor.rendering.text import inline_text, squeeze
 
 

@@ -64,7 +64,7 @@ def write_article(document: Document, cover: str, styles: Mapping[str, str], joi
     blocks = list(writer.flow(tree.children, 0))
     return Article(
         blocks=blocks,
-        notes=list(writer.written_notes()),
+        notes=writer.written_notes(),
         has_links=any(note.address for note in writer.notes),
         has_footnotes=any(not note.address for note in writer.notes),
     )
@@ -127,6 +127,7 @@ class _Writer:
         self.styles, self.joint, self.footnotes = styles, joint, footnotes
         self.notes: list[_Note] = []
         self._numbers: dict[str | int, int] = {}
+        self._written: dict[int, str] = {}
 
     def style(self, name: str, *more: str) -> str:
         return attribute("style", ";".join(filter(None, [self.styles.get(name, ""), *more])))
@@ -138,12 +139,13 @@ class _Writer:
         """The number in the text; the same one for the same address."""
         if key not in self._numbers:
             self.notes.append(note)
-            self._numbers[key] = len(self.notes)
+            number = self._numbers[key] = len(self.notes)
+            # At once: the notes that a footnote refers to belong to the block that refers to it.
+            self._written[number] = f"<p{self.style('note')}>[{number}] {self._note(note)}</p>"
         return f"<sup>[{self._numbers[key]}]</sup>"
 
-    def written_notes(self) -> Iterator[str]:
-        for number, note in enumerate(self.notes, 1):  # a footnote may add others behind it
-            yield f"<p{self.style('note')}>[{number}] {self._note(note)}</p>"
+    def written_notes(self) -> Sequence[str]:
+        return [self._written[number] for number in sorted(self._written)]
 
     def _note(self, note: _Note) -> str:
         if note.content is not None:
