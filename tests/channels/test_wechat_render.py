@@ -22,7 +22,7 @@ from rendering_samples import (
 
 from distributor.channels.wechat.article import write_article
 from distributor.channels.wechat.fitting import size
-from distributor.channels.wechat.render import load_theme, render_wechat, shortened
+from distributor.channels.wechat.render import load_theme, render_wechat
 from distributor.errors import ConfigError, PostError
 from distributor.model import AiUse, Message, Post
 from distributor.rendering import links_in, outline, parse, template_environment
@@ -242,22 +242,6 @@ def test_digest_is_the_description_or_the_lead() -> None:
     assert article_of(make_post("导语。\n\n后文", description="简介")).content["digest"] == "简介"
     assert article_of(make_post("导语。\n\n后文")).content["digest"] == "导语。"
     assert article_of(make_post("![](https://e.org/a.png)")).content["digest"] == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "short"),
-    [
-        ("短", "短"),
-        ("一句话。" * 5, "一句话。一句话。"),
-        ("没有句号的一长串字没有句号", "没有句号的一长串…"),
-        ("several words in a row", "several…"),
-        ("words, more words", "words…"),
-        ("abcdefghijklmnop", "abcdefgh…"),
-        ("😀" * 9, "😀😀😀😀…"),
-    ],
-)
-def test_shortened(text: str, short: str) -> None:
-    assert shortened(text, 9) == short
 
 
 def test_a_source_that_is_too_long_is_left_out() -> None:

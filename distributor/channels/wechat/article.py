@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from markdown_it.token import Token
 
@@ -299,7 +299,7 @@ class _Writer:
             return inner
         if _stays_a_link(address):
             return f"<a{attribute('href', address)}>{inner or escape_text(shown)}</a>"
-        if said in {"", shown, address} and "<img" not in inner:
+        if (said in {"", shown, address} or unquote(said) == unquote(address)) and "<img" not in inner:
             return escape_text(shown)
         if address.lower().startswith("mailto:"):
             return f"{inner} ({escape_text(shown)})"
@@ -357,8 +357,9 @@ def _stays_a_link(address: str) -> bool:
 
 
 def _plain(address: str) -> str:
-    """An address as a person would write it."""
-    return re.sub(r"^mailto:", "", address, flags=re.IGNORECASE)
+    """An address as a person would write it; of a mailto: link, the bare mail address."""
+    bare = re.sub(r"^mailto:", "", address, flags=re.IGNORECASE)
+    return bare if bare == address else bare.partition("?")[0]
 
 
 def _inset(inset: int, bullet: str = "") -> list[str]:

@@ -3,7 +3,6 @@
 Limits: developers.weixin.qq.com, "新增草稿". They count characters; UTF-16 units are never fewer.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -12,19 +11,17 @@ from jinja2 import Environment
 
 from distributor.channels.wechat.article import Article, Block, write_article
 from distributor.channels.wechat.fitting import MOST_CHARACTERS, Sheet, fits, teaser
-from distributor.errors import ConfigError
+from distributor.errors import ConfigError, PostError
 from distributor.model import Message, Post
 from distributor.rendering import (
-    SENTENCE_END,
     WORDING,
     Document,
     ai_label,
     cut,
     headline,
     language_of,
-    outline,
     parse,
-    squeeze,
+    summary,
     utf8_bytes,
     utf16_units,
     web_address,
@@ -84,13 +81,14 @@ def load_theme(templates: Environment) -> Theme:
 
 
 def render_wechat(post: Post, newsletter: Newsletter, templates: Environment) -> Message:
-    """One message. Raises PostError for a link to nowhere."""
+    """One message. Raises PostError for a link to nowhere, and for a post in which nothing can be seen."""
     document = parse(post)
     warnings = list(document.warnings)
     title = _title(post, warnings)
     address = _source_address(post, newsletter, warnings)
-    lead = outline(document).lead
     content = _content(post, newsletter, document, load_theme(templates), address)
+    if not content.html:
+        raise PostError(post.path, "nothing of this post can be seen in an article: write a text")
     if content.cut:
         warnings.append(f"{post.path}: {content.cut}")
     return Message(
@@ -100,7 +98,7 @@ def render_wechat(post: Post, newsletter: Newsletter, templates: Environment) ->
             "newsletter": newsletter.slug,
             "title": title,
             "author": cut(newsletter.sender.name, AUTHOR, utf16_units),
-            "digest": shortened(post.description or lead, DIGEST),
+            "digest": summary(post, document, DIGEST, utf16_units),
             "content": content.html,
             "content_source_url": address,
             "cover": post.cover_image or "",
@@ -142,21 +140,6 @@ def _told(kept: Sequence[Block], whole: Sequence[Block], address: str) -> str:
         f"the article is over WeChat's {MOST_CHARACTERS + 1:,} characters: its first {share:.0%} go out as a teaser"
         + ("" if address else "; give the post a `url`, so that readers find the rest")
     )
-
-
-def shortened(text: str, limit: int) -> str:
-    """At most `limit` UTF-16 units: whole sentences, when they fill half of it; else whole words and "…"."""
-    text = squeeze(text)
-    if utf16_units(text) <= limit:
-        return text
-    sentences = [text[: found.start()].rstrip() for found in SENTENCE_END.finditer(text)]
-    whole = max((part for part in sentences if utf16_units(part) <= limit), key=len, default="")
-    if utf16_units(whole) * 2 >= limit:
-        return whole
-    beginning = cut(text, limit, utf16_units)
-    if re.match(r"\w", text[len(beginning) - 1 : len(beginning)], re.ASCII):
-        beginning = re.sub(r"(?<=\W)[\w'-]+…$", "…", beginning, flags=re.ASCII)
-    return re.sub(r"[\s，、：；,:;]*…$", "…", beginning)
 
 
 def _title(post: Post, warnings: list[str]) -> str:
