@@ -53,6 +53,6 @@ def _child(child: Any) -> Iterator[str]:
         return
     edge = "\n" if child.tag in BLOCKS else ""
     yield edge
-    yield child.get("alt", "") if child.tag == "img" else ""
+    yield f" {child.get('alt', '')} " if child.tag == "img" else ""  # a picture is no part of a word
     yield from text_of(child)
     yield edge
