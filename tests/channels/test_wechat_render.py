@@ -376,3 +376,8 @@ def test_blocks_know_how_many_notes_they_need() -> None:
     article = write_article(document, "", {}, ": ")
     assert [block.notes for block in article.blocks] == [0, 1, 1, 2]
     assert article.notes == ["<p>[1] b: https://e.org/b</p>", "<p>[2] d: https://e.org/d</p>"]
+
+
+def test_blanks_beside_an_address_stay_in_a_list() -> None:
+    html = html_of("- <https://example.com/0>  **A**")
+    assert re.search(r"https://example\.com/0\s+<strong[^>]*>A</strong>", html)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from itertools import groupby
+from itertools import dropwhile, groupby
 from urllib.parse import unquote, urlsplit
 
 from markdown_it.token import Token
@@ -382,7 +382,7 @@ def _bullets(element: Element, count: int) -> Iterator[str]:
 
 def _first_line(nodes: Sequence[Node]) -> tuple[Sequence[Node], Sequence[Node]]:
     """What stands beside the bullet: the text before the first block, or the first paragraph."""
-    nodes = [node for node in nodes if not isinstance(node, str) or node.strip()]
+    nodes = list(dropwhile(lambda node: isinstance(node, str) and not node.strip(), nodes))
     length = next(
         (place for place, node in enumerate(nodes) if isinstance(node, Element) and node.tag in _BLOCKS),
         len(nodes),
