@@ -55,7 +55,7 @@ ATTACKS = """
 
 <iframe src="https://evil.example/"></iframe><form action="https://evil.example/"><input name="x"></form>
 
-<a href="https://example.com/" title="<h2>broken out</h2><table>" onmouseover="alert(7)" target="_top">a link</a>
+[a link](https://example.com/ "<h2>broken out</h2><table>") <a href="https://example.com/" onmouseover="alert(7)" target="_top">b</a>
 
 <a id="contents:" href="https://example.com/own">an anchor of its own</a>
 

@@ -98,6 +98,8 @@ def test_a_head_with_links_keeps_them() -> None:
     html = laid_out(WIDE.replace("| 一 |", "| [一](https://example.com/one) |"))
     assert '<a href="https://example.com/one">' in html
     assert '<table class="data">' in html
+    picture = laid_out(WIDE.replace("| 一 |", "| ![一](https://example.com/one.png) |"))
+    assert 'src="https://example.com/one.png"' in picture
 
 
 # Paragraphs, pictures, notes, headings

@@ -86,8 +86,15 @@ def _said(tokens: Sequence[Token]) -> Iterator[str]:
         if token.type in {"text", "code_inline", "fence", "code_block"}:
             yield re.sub(r"\[[ xX]\][ \u00a0]", "", token.content)
         if token.type == "html_block":
-            yield HtmlReader(token.content).text
+            yield _Words(token.content).text
         yield from _said(token.children or ())
+
+
+class _Words(HtmlReader):
+    """Without the addresses, which a link may hide."""
+
+    def end_link(self) -> None:
+        self.address = ""
 
 
 def _addresses(document: Document) -> Iterator[str]:

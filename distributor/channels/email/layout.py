@@ -201,7 +201,8 @@ def _can_be_records(table: Element, rows: Sequence[Element]) -> bool:
     """One head with a name for every cell, and nothing in it that names would lose."""
     heads = list(rows[0])
     names_all = bool(heads) and all(cell.tag == "th" for cell in heads) and max(map(len, rows)) == len(heads)
-    return names_all and not rows[0].findall(".//a") and table.find(".//table") is None
+    has_more = any(True for _ in rows[0].iter("a", "img"))
+    return names_all and not has_more and table.find(".//table") is None
 
 
 def _width(row: Element) -> int:
