@@ -428,3 +428,43 @@ def test_real_posts_lose_no_link() -> None:
         for link in outline(document).links:
             assert link.replace("&", "&amp;") in html
             assert link.removeprefix("mailto:") in text
+
+
+# What is no HTML
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        ("C++ 的 std::vector<int> 更快，后文。", "C++ 的 std::vector<int> 更快，后文。"),
+        ("Vue 的 <template> 标签，后文\n\n尾声", "Vue 的 <template> 标签，后文\n\n尾声"),
+        ("List<String> 与 <path>、</switch>", "List<String> 与 <path>、</switch>"),
+        ("<div>\n<vector> 在块里\n</div>", "<vector> 在块里"),
+        ("前 <script>x</script> 后", "前  后"),
+        ("<svg><path d='x'/></svg>\n\n后", "后"),
+        ("<noscript>\n\n看不见\n\n</noscript>\n\n后", "后"),
+        ("<title>没有结尾\n\n后文", "<title>没有结尾\n\n后文"),
+    ],
+)
+def test_tags_that_html_does_not_know_are_text(body: str, seen: str) -> None:
+    assert text_of(body) == seen
+    shown = re.sub(r"<[^>]*>", "", html_of(body)).replace("&lt;", "<").replace("&gt;", ">")
+    assert re.sub(r"\s+", "", shown) == re.sub(r"\s+", "", seen)
+
+
+def test_a_list_of_many_levels_does_not_end_the_post() -> None:
+    levels = "".join(f"{'  ' * depth}- 第 {depth} 层\n" for depth in range(16))
+    for shown in (html_of(f"{levels}\n尾声"), text_of(f"{levels}\n尾声")):
+        assert "第 15 层" in shown
+        assert "尾声" in shown
+
+
+def test_lines_of_english_quotations_keep_their_blank() -> None:
+    assert text_of("He said “yes”\n“No,” she said") == "He said “yes” “No,” she said"
+    assert text_of("他说“好”\n“不”") == "他说“好” “不”"
+    assert text_of("他说“好”\n然后") == "他说“好”然后"
+
+
+def test_an_address_with_brackets_is_not_broken() -> None:
+    address = f"https://en.wikipedia.org/wiki/{'x' * 60}_(disambiguation)_and_more"
+    assert address in text_of(f"见 [x]({address})")

@@ -23,7 +23,7 @@ from distributor.rendering.cutting import (
 from distributor.rendering.html import ATTRIBUTES, TAGS, to_html
 from distributor.rendering.markdown import Document, parse
 from distributor.rendering.outline import Item, Outline, Section, links_in, outline
-from distributor.rendering.phrases import first_sentence
+from distributor.rendering.phrases import AFTER_TITLE, ends_a_title, first_sentence
 from distributor.rendering.pictures import picture_doubts
 from distributor.rendering.raw_html import HtmlReader
 from distributor.rendering.summary import description, summary, summary_of
@@ -50,6 +50,7 @@ from distributor.rendering.wording import (
 )
 
 __all__ = [
+    "AFTER_TITLE",
     "ATTRIBUTES",
     "CONTROLS",
     "HAN",
@@ -67,6 +68,7 @@ __all__ = [
     "cut_text",
     "description",
     "display_width",
+    "ends_a_title",
     "escape_text",
     "first_sentence",
     "headline",

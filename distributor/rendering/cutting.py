@@ -15,6 +15,8 @@ CONTROLS = re.compile(
 HAN = re.compile(
     r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffee\U00020000-\U0003ffff“”‘’—…]"
 )
+#: Those of HAN that English writes too.
+SHARED_MARKS = frozenset("“”‘’—…")
 #: After a sentence: CJK marks end one anywhere, Latin marks only before white space.
 SENTENCE_END = re.compile(r"(?<=[。！？；])|(?<=[.!?;])(?=\s)|(?<=\n)")
 
@@ -129,7 +131,7 @@ def longest_prefix(length: int, fits: Callable[[int], bool]) -> int:
 
 #: What a line may not be broken inside: an address, a Latin word, a Han character with the punctuation around it.
 _UNBREAKABLE = re.compile(
-    r"\s+|[（《“‘「『【(]*(?:https?://[^\s)）]+|[^\s\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]+|\S)"
+    r"\s+|[（《“‘「『【(]*(?:https?://(?:[^\s()（）]|\([^\s()]*\))+|[^\s\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]+|\S)"
     r"[)）》”’」』】，。、；：！？,.;:!?…]*"
 )
 

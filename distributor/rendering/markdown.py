@@ -1,7 +1,7 @@
 """A post's Markdown, read once: addresses are checked, what Markdown means for Chinese is put right."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,10 +16,10 @@ from mdit_py_plugins.footnote import footnote_plugin
 from distributor.errors import PostError
 from distributor.model import Post
 from distributor.rendering.addresses import bare_address, is_web
-from distributor.rendering.cutting import CONTROLS, HAN
+from distributor.rendering.cutting import CONTROLS, HAN, SHARED_MARKS
 from distributor.rendering.pictures import host_html, host_picture, picture_doubts, write_html, write_picture
-from distributor.rendering.raw_html import HtmlReader
-from distributor.rendering.tokens import close_up_headings, with_html_links
+from distributor.rendering.raw_html import HIDDEN, TAG, HtmlReader
+from distributor.rendering.tokens import close_up_headings, with_html_links, without_hidden
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,17 @@ def _footnote_number(_: object, tokens: Sequence[Token], index: int, *__: object
     return f"<sup>[{tokens[index].meta['id'] + 1}]</sup>"
 
 
+#: Levels of blocks and marks; a list item takes two. Renderers walk the tree, a few calls a level.
+MOST_NESTED = 100
+
+
 def build_markdown() -> MarkdownIt:
-    markdown = _Markdown("commonmark", {"html": True}).enable(["table", "strikethrough"]).use(footnote_plugin)
+    # With CommonMark's own 20, a list ten levels deep ends the post without a word.
+    markdown = (
+        _Markdown("commonmark", {"html": True, "maxNesting": MOST_NESTED})
+        .enable(["table", "strikethrough"])
+        .use(footnote_plugin)
+    )
     markdown.inline.ruler.at("emphasis", _emphasis)
     markdown.inline.ruler.after("text", "bare_link", _bare_link)
     markdown.add_render_rule("image", write_picture)
@@ -123,7 +132,8 @@ def parse(post: Post) -> Document:
             raise PostError(
                 post.path, f"{name}: {address!r} leads nowhere: a full https:// address is expected"
             )
-    tokens = MARKDOWN.parse(CONTROLS.sub("", post.body.replace("\r\n", "\n").replace("\r", "\n")))
+    source = CONTROLS.sub("", post.body.replace("\r\n", "\n").replace("\r", "\n"))
+    tokens = without_hidden(MARKDOWN.parse(source))
     tidier = _Tidier(post)
     if post.cover_image:
         tidier.note_picture(post.cover_image, None)
@@ -202,15 +212,11 @@ class _Tidier:
 
 
 def _without_scripts(children: Sequence[Token]) -> Iterator[Token]:
-    """What stands inside an inline <script> or <style> is no text for readers."""
+    """What stands inside an inline <script>, or another that hides its content, is no text for readers."""
     hidden = ""
     for token in children:
-        tag = (
-            re.match(r"<(/?)(script|style)\b", token.content, re.IGNORECASE)
-            if token.type == "html_inline"
-            else None
-        )
-        if tag:
+        tag = TAG.match(token.content) if token.type == "html_inline" else None
+        if tag and tag[2].lower() in HIDDEN:
             hidden = "" if tag[1] else tag[2]
         elif token.nesting or not hidden:  # tags stay, so that they stay paired
             yield token
@@ -218,18 +224,24 @@ def _without_scripts(children: Sequence[Token]) -> Iterator[Token]:
 
 def _joined_lines(children: Sequence[Token]) -> list[Token]:
     """A line break in the source is a blank, but nothing between Han characters, and stays one after a bold first line."""
+    first = next((index for index, token in enumerate(children) if token.type == "softbreak"), None)
+    if first is not None and _is_one_strong(children[:first]):
+        children[first].type, children[first].tag = "hardbreak", "br"
     for index, token in enumerate(children):
         if token.type == "softbreak":
-            before, after = _visible(children[index - 1 :: -1]), _visible(children[index + 1 :])
-            if _is_one_strong(children[:index]):
-                token.type, token.tag = "hardbreak", "br"
-            else:
-                joined = HAN.match(before[-1:]) and HAN.match(after[:1])
-                token.type, token.content = "text", "" if joined else " "
+            before = _visible(children[place] for place in range(index - 1, -1, -1))
+            after = _visible(children[place] for place in range(index + 1, len(children)))
+            token.type, token.content = "text", "" if _are_joined(before[-1:], after[:1]) else " "
     return list(children)
 
 
-def _visible(children: Sequence[Token]) -> str:
+def _are_joined(before: str, after: str) -> bool:
+    """Quotation marks and dashes are both languages': one of the two must be Han's own."""
+    both = HAN.match(before) and HAN.match(after)
+    return bool(both) and not (before in SHARED_MARKS and after in SHARED_MARKS)
+
+
+def _visible(children: Iterable[Token]) -> str:
     return next((token.content for token in children if token.content), "")
 
 

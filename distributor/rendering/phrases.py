@@ -96,7 +96,7 @@ _NAME_END = re.compile(r"：|:(?=\s)")
 #: In columns: a longer sentence may be split behind a name.
 _SHORTEST_NAME, _LONGEST_NAME = 8, 56
 _PAIRS = ("“”", "‘’", "()", "[]", "（）", "【】", "《》", "「」")
-_AFTER_TITLE = "：:。，,—–-|｜ "
+AFTER_TITLE = "：:。，,—–-|｜ "
 _BRACKETS = re.compile(r"[（(][^（()）]{1,16}[）)]")
 
 
@@ -122,13 +122,13 @@ def starts_with_number(text: str) -> bool:
 def _split(marked: str, bold: str) -> tuple[str, str]:
     text = unmarked(marked)
     if bold and text.startswith(bold):
-        return tidy(bold), text[len(bold) :].lstrip(_AFTER_TITLE)
+        return tidy(bold), text[len(bold) :].lstrip(AFTER_TITLE)
     if match := re.match(_LINK, marked):
         name, rest = unmarked(match[0]).strip(), unmarked(marked[match.end() :]).rstrip()
         if _BRACKETS.fullmatch(rest.strip()):
             return tidy(name + rest), ""
-        if not rest or rest.lstrip()[:1] in _AFTER_TITLE or rest.startswith(" - "):
-            return tidy(name), rest.lstrip(_AFTER_TITLE)
+        if not rest or rest.lstrip()[:1] in AFTER_TITLE or rest.startswith(" - "):
+            return tidy(name), rest.lstrip(AFTER_TITLE)
     return _by_sentence(text)
 
 
@@ -146,8 +146,8 @@ def _by_sentence(text: str) -> tuple[str, str]:
     title = first_sentence(text)
     rest = text[len(title) :] if text.startswith(title) else ""
     if display_width(title) > _LONGEST_NAME and (name := _name_of(title)):
-        return tidy(name), (title[len(name) :] + rest).lstrip(_AFTER_TITLE)
-    return tidy(title), rest.lstrip(_AFTER_TITLE)
+        return tidy(name), (title[len(name) :] + rest).lstrip(AFTER_TITLE)
+    return tidy(title), rest.lstrip(AFTER_TITLE)
 
 
 def _name_of(sentence: str) -> str:

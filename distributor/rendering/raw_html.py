@@ -1,5 +1,6 @@
 """Raw HTML inside Markdown, read as a reader would see it."""
 
+import re
 from html.parser import HTMLParser
 
 from markdown_it.common.normalize_url import normalizeLink
@@ -7,7 +8,7 @@ from markdown_it.common.normalize_url import normalizeLink
 from distributor.rendering.addresses import text_and_address
 
 #: What a browser shows nothing of.
-HIDDEN = frozenset({"script", "style", "iframe", "noscript", "template", "title", "object"})
+HIDDEN = frozenset({"script", "style", "iframe", "noscript", "template", "title", "object", "svg", "math"})
 BREAKS = frozenset(
     (
         *("br", "hr", "p", "div", "section", "article", "header", "footer", "center", "blockquote", "pre"),
@@ -15,6 +16,49 @@ BREAKS = frozenset(
         *("figure", "figcaption", "form", "details", "summary"),
     )
 )
+#: Names of HTML's elements. `<int>` and `<path>` are none: whoever writes about code means the text.
+ELEMENTS = HIDDEN | frozenset(
+    (
+        *("a", "abbr", "acronym", "address", "article", "aside", "audio", "b", "base", "bdi", "bdo", "big"),
+        *("blockquote", "body", "br", "button", "canvas", "caption", "center", "cite", "code", "col"),
+        *(
+            "colgroup",
+            "data",
+            "dd",
+            "del",
+            "details",
+            "dfn",
+            "dialog",
+            "dir",
+            "div",
+            "dl",
+            "dt",
+            "em",
+            "embed",
+        ),
+        *("fieldset", "figcaption", "figure", "font", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6"),
+        *("head", "header", "hr", "html", "i", "img", "input", "ins", "kbd", "label", "legend", "li", "link"),
+        *(
+            "main",
+            "map",
+            "mark",
+            "meta",
+            "meter",
+            "nav",
+            "ol",
+            "optgroup",
+            "option",
+            "output",
+            "p",
+            "picture",
+        ),
+        *("pre", "progress", "q", "rp", "rt", "ruby", "s", "samp", "section", "select", "small", "source"),
+        *("span", "strike", "strong", "sub", "summary", "sup", "table", "tbody", "td", "textarea", "tfoot"),
+        *("th", "thead", "time", "tr", "track", "tt", "u", "ul", "var", "video", "wbr"),
+    )
+)
+#: A tag as CommonMark has it, closing or not; a comment begins otherwise.
+TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)")
 
 
 class HtmlReader(HTMLParser):

@@ -9,7 +9,7 @@ from lxml import html as lxml_html
 from rendering_samples import make_post
 
 from distributor.channels.email.layout import MOST_CARDS, lay_out
-from distributor.rendering import parse, to_html
+from distributor.rendering import AFTER_TITLE, parse, to_html
 
 
 def laid_out(body: str, **options: bool) -> str:
@@ -41,6 +41,24 @@ def test_numbered_news_become_cards() -> None:
     assert [link.get("href") for link in table.iter("a")] == ["https://example.com/"]
 
 
+def test_the_mark_between_a_title_and_its_text_goes() -> None:
+    html = laid_out("1. **新模型**：价格减半\n2. **新手机** - 明天上市")
+    assert words(html) == "1新模型价格减半2新手机明天上市"
+    assert "<td" in laid_out(
+        '<ol start="x"><li><strong>甲</strong>：一</li><li><strong>乙</strong>：二</li></ol>'
+    )
+
+
+def test_footnotes_are_no_news() -> None:
+    html = laid_out("甲[^1] 乙[^2]\n\n[^1]: **某某**：注\n[^2]: **某某**：注", footnotes=True)
+    assert "cards" not in html
+    assert 'class="footnotes"' in html
+
+
+def test_footnotes_inside_markup_that_is_not_closed() -> None:
+    assert 'class="footnotes"' in laid_out("<blockquote>\n\ntext[^1]\n\n[^1]: note", footnotes=True)
+
+
 def test_cards_keep_their_numbers_and_what_is_inside() -> None:
     html = laid_out(
         "3. **丙**\n\n   第一段\n\n   - 子项\n     - 孙项\n\n   > 引文\n\n4. **丁**\n\n       代码\n"
@@ -57,6 +75,9 @@ def test_cards_keep_their_numbers_and_what_is_inside() -> None:
         "1. **唯一** 的一条",
         "1. **甲** 有标题\n2. 没有标题",
         "1. 没有标题\n2. 也没有",
+        "1. **小米**发布新车。\n2. **华为**推出新手机。",
+        "1. **OpenAI** 发布模型。\n2. **谷歌**、苹果和微软联合声明",
+        '<ol start="x"><li>一</li><li>二</li></ol>',
         "- **甲** 点\n- **乙** 点",
         "> 1. **甲** 在引文里\n> 2. **乙** 也是",
         "\n".join(f"{n}. **第{n}** 条" for n in range(1, MOST_CARDS + 2)),
@@ -149,4 +170,4 @@ def test_every_word_and_link_is_kept_in_its_order(blocks: list[str]) -> None:
     assert re.findall(r'href="([^"]*)"', html) == re.findall(r'href="([^"]*)"', after)
     expected, rest = words(html), iter(words(after))
     labels = "一二三四五六"  # of records: told once a row
-    assert all(letter in rest for letter in expected if letter not in labels)
+    assert all(letter in rest for letter in expected if letter not in labels and letter not in AFTER_TITLE)

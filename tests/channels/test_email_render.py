@@ -154,6 +154,20 @@ def test_a_placeholder_in_the_post_is_refused_with_its_line(name: str) -> None:
         render("fine", title=name)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [r"[点](https://x.com/?u=_\_UNSUBSCRIBE_URL__)", r"&#95;\_VIEW_URL\_\_", "`__UNSUB\x00SCRIBE_URL__`"],
+)
+def test_a_placeholder_that_hides_in_escapes_is_refused(body: str) -> None:
+    with pytest.raises(PostError, match="reserved word"):
+        render(body)
+
+
+def test_a_placeholder_in_a_category_is_refused() -> None:
+    with pytest.raises(PostError, match="reserved word"):
+        render("fine", categories=["__UNSUBSCRIBE_URL__"])
+
+
 def test_a_template_without_the_way_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "templates" / "email").mkdir(parents=True)
     (tmp_path / "templates" / "email" / "issue.txt.j2").write_text("{{ body }} {{ view_url }}")
@@ -183,7 +197,7 @@ def test_a_mail_that_is_too_large_becomes_a_teaser_and_says_so() -> None:
     assert len(html.encode()) <= LARGE
     assert "shortened to a teaser" in message.warnings[0]
     for part in (html, text):
-        assert "其余请在网页上阅读" in part
+        assert "全文请在网页上阅读" in part
         assert "第 1 节" in part
         assert "第 40 节" not in part or "本期目录" in part
         assert "https://brief.example.com/2026-03-05/sample/" in part
@@ -193,7 +207,7 @@ def test_a_mail_that_is_too_large_becomes_a_teaser_and_says_so() -> None:
 def test_a_teaser_uses_the_room_and_ends_with_no_heading() -> None:
     html = render(SECTIONS).content["html"]
     assert len(html.encode()) > 0.8 * LARGE
-    body = html[: html.index("其余请在网页上阅读")]
+    body = html[: html.index("全文请在网页上阅读")]
     assert body.rindex("</p>") > body.rindex("</h2>")
 
 
@@ -202,10 +216,27 @@ def test_a_teaser_has_no_marks_of_footnotes_that_are_not_there() -> None:
     assert "有脚注的话" in html
 
 
-def test_a_first_block_that_does_not_fit_leaves_the_frame() -> None:
-    message = render("文" * 40_000)
+def test_a_first_block_that_does_not_fit_leaves_a_summary() -> None:
+    message = render("开头一句。" + "文" * 40_000)
     assert len(message.content["html"].encode()) < 20_000
-    assert "其余请在网页上阅读" in message.content["html"]
+    assert "开头一句。" in message.content["text"]
+    assert "全文请在网页上阅读" in message.content["html"]
+
+
+def test_one_long_list_is_cut_between_its_items() -> None:
+    html = render("\n".join(f"{n}. **第 {n} 条**：{PARAGRAPH * 5}" for n in range(1, 90))).content["html"]
+    assert 0.8 * LARGE < len(html.encode()) <= LARGE
+    assert "第 1 条" in html
+    assert "第 89 条" not in html
+
+
+@pytest.mark.parametrize(("paragraphs", "notes"), [(30, 20), (30, 30), (40, 40), (25, 50)])
+def test_a_teaser_of_a_post_with_many_footnotes(paragraphs: int, notes: int) -> None:
+    body = "\n\n".join(f"{PARAGRAPH * 12}[^{n % notes}]" for n in range(paragraphs))
+    body += "\n\n" + "\n\n".join(f"[^{n}]: {PARAGRAPH * 8}" for n in range(min(notes, paragraphs)))
+    message = render(body)
+    assert "shortened to a teaser" in message.warnings[0]
+    assert len(message.content["html"].encode()) <= LARGE
 
 
 def test_a_mail_that_is_too_large_is_refused_or_sent_whole_if_the_newsletter_says_so() -> None:
@@ -269,8 +300,8 @@ def test_a_long_post_has_its_contents_in_front() -> None:
     body = f"## 头条\n\n{PARAGRAPH * 8}\n\n## 速览\n\n1. **甲** 一\n2. **乙** 二\n\n### 深处\n\n- 丙\n\n## 观点\n\n{PARAGRAPH * 8}"
     html = html_of(body)
     contents = html[html.index("本期目录") : html.index('class="body"')]
-    assert re.findall(r'class="entry"[^>]*>([^<]+)', contents) == ["头条", "速览 ", "观点"]
-    assert "(3 条)" in contents
+    assert re.findall(r'class="entry"[^>]*>([^<]+)', contents) == ["头条", "速览", "观点"]
+    assert "（3 条）" in contents
     assert "深处" not in contents
     assert "本期目录" not in html_of("## 头条\n\n短\n\n## 速览\n\n短\n\n## 观点\n\n短")
 

@@ -4,13 +4,14 @@ Works on the sanitised fragment, so that nothing an author writes can pretend to
 for the style sheet, and tables where mail clients know nothing better.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lxml import html
 from lxml.html import builder as make
 
-from distributor.rendering import display_width
+from distributor.rendering import AFTER_TITLE, display_width, ends_a_title
 
 #: A list of more items stays a list: cards cost about 300 bytes each.
 MOST_CARDS = 40
@@ -35,7 +36,7 @@ def lay_out(fragment: str, *, joint: str, footnotes: bool = False) -> str:
     for paragraph in list(root.iter("p")):
         _mark_paragraph(paragraph)
     for ordered in root.findall("ol"):
-        if _are_cards(ordered):
+        if ordered.get("class") != "footnotes" and _are_cards(ordered):
             ordered.getparent().replace(ordered, _cards(ordered))
     _put_headings_in_order(root)
     return _inner(root)
@@ -48,11 +49,11 @@ def _inner(root: Element) -> str:
 
 def _mark_footnotes(root: Element) -> None:
     """The list takes the place of the rule above it: its style sheet draws one."""
-    notes = root.findall("ol")[-1]
+    notes = [*root.iter("ol")][-1]
     notes.set("class", "footnotes")
     rule = notes.getprevious()
     if rule is not None and rule.tag == "hr":
-        root.remove(rule)
+        rule.getparent().remove(rule)
 
 
 def _put_headings_in_order(root: Element) -> None:
@@ -91,7 +92,20 @@ def _only_child(element: Element) -> Element | None:
 def _are_cards(ordered: Element) -> bool:
     """Whether it is news: numbered items, each with a title in bold and something to say."""
     items = ordered.findall("li")
-    return 1 < len(items) <= MOST_CARDS and all(_title_of(item) is not None for item in items)
+    return 1 < len(items) <= MOST_CARDS and all(map(_has_title, items))
+
+
+def _has_title(item: Element) -> bool:
+    """Whether its bold beginning is a title, and not the subject of a sentence; a line break always ends a title."""
+    title = _title_of(item)
+    if title is None or not title.text_content().strip():
+        return False
+    followers = _inline_followers(title)
+    tail = title.tail or ""
+    if not tail.strip() and followers and followers[0].tag == "br":
+        return True
+    rest = tail + "".join(follower.text_content() + (follower.tail or "") for follower in followers)
+    return ends_a_title(title.text_content(), rest)
 
 
 def _title_of(item: Element) -> Element:
@@ -103,7 +117,8 @@ def _title_of(item: Element) -> Element:
 
 
 def _cards(ordered: Element) -> Element:
-    start = int(ordered.get("start", "1"))
+    given = ordered.get("start", "")
+    start = int(given) if re.fullmatch(r"\d{1,6}", given) else 1
     table = _layout_table("cards")
     for number, item in enumerate(ordered.findall("li"), start):
         later = "next" if number > start else ""
@@ -143,7 +158,7 @@ def _without_break(title: Element) -> Element | None:
         line_break = followers.pop(0)
         text = line_break.tail or ""
         line_break.getparent().remove(line_break)
-    paragraph.text = text.lstrip()
+    paragraph.text = text.lstrip(f"{AFTER_TITLE}\n")
     for follower in followers:
         paragraph.append(follower)
     return paragraph if (paragraph.text or "").strip() or len(paragraph) else None

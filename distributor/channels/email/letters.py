@@ -15,7 +15,7 @@ from distributor.channels.email.render import (
 from distributor.channels.email.theme import theme_facts
 from distributor.channels.email.words import WORDS, Words
 from distributor.model import Message
-from distributor.rendering import CONTROLS, wrap
+from distributor.rendering import CONTROLS, WORDING, wrap
 from distributor.settings import Newsletter, Theme
 
 CONFIRM_URL = "__CONFIRM_URL__"
@@ -120,6 +120,7 @@ def render_alert(subject: str, body: str, templates: Environment) -> Mapping[str
         **theme_facts(Theme()),
         "language": "en",
         "words": WORDS["en"],
+        "wording": WORDING["en"],
         "newsletter": "distributor",
         "subject": subject,
         "title": subject,

@@ -6,7 +6,7 @@ Everything here runs once per issue, in one process: premailer is slow and its c
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from jinja2 import Environment
@@ -26,6 +26,7 @@ from distributor.rendering import (
     inline_text,
     language_of,
     local_day,
+    longest_prefix,
     parse,
     squeeze,
     summary,
@@ -48,6 +49,7 @@ LARGE, TOO_LARGE = 70_000, 100_000
 COLUMN = 536  # the sheet's 600 px without its padding
 COVER = 600
 PREHEADER = 110  # characters; phones show fewer
+SUMMARY = 400  # characters, of a post whose first block is too large for a mail
 #: premailer's caches and cssutils are not made for threads: 1 wrong output in 320, measured under forced switching.
 _INLINER = Lock()
 #: A post with fewer sections, or less text (characters), is seen at a glance and needs no table of contents.
@@ -119,10 +121,12 @@ def _rendered(
     footnotes = any(token.type == "footnote_block_open" for token in document.tokens)
     body = lay_out(
         to_html(document, picture_width=COLUMN),
-        joint=WORDS[language_of(post, newsletter)].joint,
+        joint=WORDING[language_of(post, newsletter)].joint,
         footnotes=footnotes,
     )
-    text = templates.get_template("email/issue.txt.j2").render(facts, body=to_text(document))
+    plain = to_text(document)
+    _refuse_rendered_placeholders(post, [body, plain, *map(str, _authors_facts(facts).values())])
+    text = templates.get_template("email/issue.txt.j2").render(facts, body=plain)
     html = templates.get_template("email/issue.html.j2").render(facts, body=body)
     inlined = inline_css(html)
     _require_placeholders({"html": html, "text": text}, inlined)
@@ -144,26 +148,35 @@ def _made_to_fit(
         return whole, f"{post.path}: {size}; it is sent whole (over_size)"
     if not web_address(post, newsletter):
         return whole, f"{post.path}: {size}; it is sent whole, since the full text has no address on the web"
-    for beginning in _beginnings(document, utf8_bytes(whole.html)):
-        teaser = _rendered(post, newsletter, templates, beginning, shortened=True)
-        if utf8_bytes(teaser.html) <= LARGE:
-            return (
-                teaser,
-                f"{post.path}: {size}; the mail is shortened to a teaser with a link to the full text",
-            )
-    raise PostError(post.path, f"{size}: not even its first block fits; break it up")
+    beginnings = list(_beginnings(document))
+
+    def teaser(count: int) -> _Rendered:
+        shown = (
+            beginnings[count - 1] if count else parse(replace(post, body=summary(post, document, SUMMARY)))
+        )
+        return _rendered(post, newsletter, templates, shown, shortened=True)
+
+    # A block and its share of the whole tell about where to look: each look costs a rendering.
+    most = min(len(beginnings), len(beginnings) * 2 * LARGE // utf8_bytes(whole.html))
+    count = longest_prefix(most, lambda count: utf8_bytes(teaser(count).html) <= LARGE)
+    told = f"{post.path}: {size}; the mail is shortened to a teaser with a link to the full text"
+    return teaser(count), told
 
 
-def _beginnings(document: Document, size: int) -> Iterator[Document]:
-    """Shorter and shorter beginnings of the post, by whole blocks, and last nothing but the frame around it."""
-    ends = [
-        index + 1 for index, token in enumerate(document.tokens) if token.level == 0 and token.nesting <= 0
-    ]
-    count = len(ends) * LARGE // size
-    while count > 0:
-        yield Document(_without_notes(document.tokens[: ends[count - 1]]), document.warnings)
-        count = min(count - 1, count * 4 // 5)
-    yield Document([], document.warnings)
+def _beginnings(document: Document) -> Iterator[Document]:
+    """Longer and longer beginnings of the post, by blocks and items of lists, up to its footnotes."""
+    opened: Token | None = None
+    for index, token in enumerate(document.tokens):
+        if token.type == "footnote_block_open":
+            return
+        if token.level == 0 and token.nesting > 0:
+            opened = token
+        tokens = document.tokens[: index + 1]
+        if token.level == 1 and token.type == "list_item_close" and opened is not None:
+            closing = Token(opened.type.replace("_open", "_close"), opened.tag, -1, block=True)
+            yield Document(_without_notes([*tokens, closing]), document.warnings)
+        elif token.level == 0 and token.nesting <= 0:
+            yield Document(_without_notes(tokens), document.warnings)
 
 
 def _without_notes(tokens: Sequence[Token]) -> Sequence[Token]:
@@ -192,6 +205,7 @@ def frame_facts(newsletter: Newsletter, language: str) -> Mapping[str, object]:
         **theme_facts(newsletter.theme),
         "language": language,
         "words": WORDS[language],
+        "wording": WORDING[language],
         "newsletter": newsletter.title,
         "postal_address": sender.postal_address,
         "contact": sender.contact or sender.reply_to or sender.address,
@@ -296,6 +310,17 @@ def _refuse_placeholders(post: Post) -> None:
         for name in PLACEHOLDERS:
             if name in line:
                 raise PostError(post.path, f"{name} is a reserved word; write it differently", number)
+
+
+def _authors_facts(facts: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: fact for name, fact in facts.items() if fact not in PLACEHOLDERS}
+
+
+def _refuse_rendered_placeholders(post: Post, texts: Sequence[str]) -> None:
+    """The same of what the author's text became: an escape or an entity in the source may hide the name."""
+    for name in PLACEHOLDERS:
+        if any(name in text for text in texts):
+            raise PostError(post.path, f"{name} is a reserved word, also when it is written with escapes")
 
 
 def _require_placeholders(before: Mapping[str, str], inlined: str) -> None:

@@ -15,13 +15,11 @@ class Words:
     unsubscribe: str
     view: str
     original: str
-    read_on: str
     contact: str
     contents: str
     items: str
     shortened: str
     cover: str
-    joint: str
     confirm_subject: str
     confirm_title: str
     confirm: str
@@ -47,13 +45,11 @@ WORDS: Mapping[str, Words] = {
         unsubscribe="退订",
         view="在浏览器中查看",
         original="阅读原文",
-        read_on="阅读全文",
         contact="联系我们",
         contents="本期目录",
-        items="{count} 条",
-        shortened="这期内容较长，邮件里放不下。以上是前半部分，其余请在网页上阅读。",
+        items="（{count} 条）",
+        shortened="这期内容较长，邮件里放不下。以上只是开头，全文请在网页上阅读。",
         cover="封面",
-        joint="：",
         confirm_subject="请确认您的订阅",
         confirm_title="请确认订阅《{title}》",
         confirm="有人用这个邮箱地址订阅了《{title}》。如果是您本人，请点击下面的按钮，订阅才会生效。",
@@ -63,7 +59,7 @@ WORDS: Mapping[str, Words] = {
         welcome_subject="欢迎订阅",
         welcome_title="欢迎订阅《{title}》",
         welcome="订阅成功。从下一期开始，您会收到《{title}》。",
-        welcome_when="通常在每天 {time} 发出。为免误入垃圾箱，请把 {address} 加入通讯录。",
+        welcome_when="通常在 {time} 发出。为免误入垃圾箱，请把 {address} 加入通讯录。",
         goodbye_subject="您已退订",
         goodbye_title="您已退订《{title}》",
         goodbye="退订成功，我们不会再给这个地址发送《{title}》。感谢您一路的阅读。",
@@ -77,13 +73,11 @@ WORDS: Mapping[str, Words] = {
         unsubscribe="Unsubscribe",
         view="View in browser",
         original="Read the original",
-        read_on="Read on the web",
         contact="Contact",
         contents="In this issue",
-        items="{count} items",
-        shortened="This issue is too long for a mail. Above is its first part; the rest is on the web.",
+        items=" ({count} items)",
+        shortened="This issue is too long for a mail. Above is its beginning; the whole is on the web.",
         cover="Cover",
-        joint=": ",
         confirm_subject="Please confirm your subscription to {title}",
         confirm_title="Please confirm your subscription to {title}",
         confirm="Somebody subscribed this address to {title}. If it was you, press the button: it begins only then.",
