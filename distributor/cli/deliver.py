@@ -71,7 +71,7 @@ def conclude(distributor: Distributor, issue: Issue, *, kept: bool = True) -> in
         command = f": {hint(distributor.settings, helps.format(issue.id))}" if helps else ""
         say(f"issue {issue.id} {says}{command}")
     awaiting = distributor.ledger.awaiting(issue.id)
-    for line in waiting_lines(distributor.settings, awaiting):
+    for line in waiting_lines(distributor.settings, awaiting, kept=kept):
         say(line)
     for state, number in (
         (DeliveryState.UNCONFIRMED, total.unconfirmed - len(awaiting)),
@@ -80,18 +80,20 @@ def conclude(distributor: Distributor, issue: Issue, *, kept: bool = True) -> in
         if number:
             _say_where(distributor, issue, state, number, kept=kept)
     if total.open:
-        say(_still_open(distributor, issue, total.open))
+        say(
+            _still_open(distributor, issue, total.open) if kept else f"it ended before {total.open} were sent"
+        )
     for channel, stop in distributor.ledger.stopped_channels().items():
         say(f"{channel} is stopped: {stop.reason}\n  look: {hint(distributor.settings, 'doctor')}")
     done = total.balanced and not total.open and not total.unconfirmed and issue.state not in STANDS
     return 0 if done else 1
 
 
-def waiting_lines(settings: Settings, awaiting: Sequence[LogEntry]) -> Iterator[str]:
-    """What persons have in hand, and how to say that it is out."""
+def waiting_lines(settings: Settings, awaiting: Sequence[LogEntry], *, kept: bool = True) -> Iterator[str]:
+    """What persons have in hand, and how to say that it is out; of a rehearsal there is nothing to say."""
     if awaiting:
-        yield f"awaiting a person: {len(awaiting)}"
-    for entry in awaiting:
+        yield f"awaiting a person: {len(awaiting)}" + ("" if kept else " (a rehearsal: nothing to settle)")
+    for entry in awaiting if kept else ():
         command = hint(settings, f"resolve {entry.issue_id}.{entry.seq} --sent")
         yield f"  {entry.destination}: when it is posted: {command}"
 

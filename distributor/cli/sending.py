@@ -58,7 +58,10 @@ def preview(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")] = Path("preview"),
     pictures: Annotated[
-        bool, typer.Option("--pictures", help="Fetch and re-host new pictures, as a send would ([pictures]).")
+        bool,
+        typer.Option(
+            "--pictures", help="Fetch and re-host new pictures, as a send would (settings: pictures)."
+        ),
     ] = False,
     newsletter: NewsletterName = None,
     serve: Annotated[

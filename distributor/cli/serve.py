@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import threading
@@ -106,13 +107,21 @@ def sandbox(
     """Run a mail catcher and simulators of Telegram, WeCom and WeChat, with a page to look at what arrived."""
     from distributor.sandbox.server import run_sandbox  # noqa: PLC0415 - an optional extra
 
-    run_sandbox(
-        inbox,
-        smtp_port,
-        http_port,
-        host=host,
-        announce=lambda it: say(f"inbox: {it.url}/   mail: {host}:{it.smtp_port}   Ctrl-C stops"),
-    )
+    try:
+        run_sandbox(
+            inbox,
+            smtp_port,
+            http_port,
+            host=host,
+            announce=lambda it: say(f"inbox: {it.url}/   mail: {host}:{it.smtp_port}   Ctrl-C stops"),
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise RequestRefused(
+            f"port {smtp_port} or {http_port} of {host} is in use, by another sandbox perhaps; "
+            "choose others with --smtp-port and --http-port"
+        ) from None
 
 
 def _with_broker(distributor: Distributor) -> Distributor:
