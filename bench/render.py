@@ -51,7 +51,7 @@ def _post(path: Path | None, newsletter: Newsletter) -> Post:
 
 
 def _channels(settings: Settings) -> Mapping[str, Channel]:
-    return load_channels(settings, ("email", "telegram", "wecom"))
+    return load_channels(settings, ("email", "telegram", "wecom", "wechat"))
 
 
 def _median(work: Callable[[], object]) -> float:
