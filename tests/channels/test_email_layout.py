@@ -148,6 +148,10 @@ def test_headings_leave_out_no_level() -> None:
     assert re.findall(r"<(h\d)>", html) == ["h2", "h3", "h2", "h3"]
 
 
+def test_text_in_front_of_everything_stays_text() -> None:
+    assert lay_out("&lt;script&gt;alert(1)&lt;/script&gt; <p>x</p>", joint="：").startswith("&lt;script&gt;")
+
+
 # Nothing is lost
 
 FRAGMENTS = st.lists(

@@ -38,7 +38,7 @@ def check_article(rendering: Rendering, source: Source) -> Report:
     )
     violations = [*_fields(content), *_elements(page), *_footnotes(page), *shown_secrets(source, page.text)]
     if rendering.is_teaser:
-        if len(source.text) < SURELY_FITS:
+        if len(source.text) + sum(map(len, source.links)) < SURELY_FITS:
             violations.append(f"a teaser of a post of {len(source.text)} characters")
     else:
         violations += [*lost_text(source, page.text), *leftovers(source, page.text)]

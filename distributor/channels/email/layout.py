@@ -11,7 +11,7 @@ from typing import Any
 from lxml import html
 from lxml.html import builder as make
 
-from distributor.rendering import AFTER_TITLE, display_width, ends_a_title
+from distributor.rendering import AFTER_TITLE, display_width, ends_a_title, escape_text
 
 #: A list of more items stays a list: cards cost about 300 bytes each.
 MOST_CARDS = 40
@@ -44,7 +44,7 @@ def lay_out(fragment: str, *, joint: str, footnotes: bool = False) -> str:
 
 def _inner(root: Element) -> str:
     pieces = [html.tostring(child, encoding="unicode") for child in root]
-    return (root.text or "") + "".join(pieces)
+    return escape_text(root.text or "") + "".join(pieces)
 
 
 def _mark_footnotes(root: Element) -> None:
