@@ -22,7 +22,7 @@ from scripted_http import HANG_UP, Answer, ScriptedHttp, closed_port
 from distributor.channels import Channel
 from distributor.channels.wechat import WechatChannel
 from distributor.channels.wechat.store import MemoryStore, Store
-from distributor.channels.wechat.transport import WechatTransport
+from distributor.channels.wechat.transport import SENDALL, SUBMIT, WechatTransport
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import DeliveryId, Parcel, Post, Receipt, Recipient
 from distributor.pictures import FetchRules
@@ -470,6 +470,50 @@ def test_a_publication_whose_result_does_not_come(world: World) -> None:
     assert "WeChat has not told the result yet" in receipt.text
 
 
+@pytest.mark.parametrize(
+    "look",
+    [
+        HANG_UP,
+        Answer(500, b"oops"),
+        Answer(404, b"no such page"),
+        Answer.of({"errcode": -1, "errmsg": "system error"}),
+        Answer.of({"errcode": 45009, "errmsg": "reach max api daily quota limit"}),
+        Answer.of({"errcode": 48001, "errmsg": "api unauthorized"}),
+        Answer.of({"errcode": 0, "publish_status": [1]}),
+        Answer.of({"errcode": 0, "publish_status": None}),
+    ],
+)
+def test_a_publication_is_not_submitted_again_when_its_result_cannot_be_asked_for(
+    world: World, look: Answer
+) -> None:
+    answers = [TOKEN, Answer.of({"quota": {"remain": 9}}), Answer.of({"item": []}), *UPLOADED]
+    answers += [Answer.of({"errcode": 0, "publish_id": "100000"}), look]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers) as server,
+        scripted(world, server.url, publish_patience=timedelta(seconds=0.3)) as opened,
+    ):
+        receipt = opened.send(world.parcel("page", post))
+    assert receipt.provider_id == "100000"
+    assert "handed in for publication (publish_id 100000); " in receipt.text
+    assert "result" in receipt.text
+    assert [request.path for request in server.requests].count(SUBMIT) == 1
+    assert "token-not-to-print" not in receipt.text
+
+
+def test_a_result_that_comes_after_trouble_is_told(world: World) -> None:
+    publish_id = {"errcode": 0, "publish_id": "100000"}
+    answers = [TOKEN, Answer.of({"quota": {"remain": 9}}), Answer.of({"item": []}), *UPLOADED]
+    answers += [Answer.of(publish_id), HANG_UP, Answer.of({"publish_status": 4})]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers) as server,
+        scripted(world, server.url, sleep=lambda _: None) as opened,
+        pytest.raises(Rejected, match="editors refuse"),
+    ):
+        opened.send(world.parcel("page", post))
+
+
 def test_a_publication_whose_answer_is_lost_is_in_doubt(world: World) -> None:
     """The draft's answer came; that of the submission did not."""
     parcel = world.parcel("page")
@@ -504,14 +548,71 @@ def test_a_mass_message_goes_once(world: World) -> None:
         with pytest.raises(Unavailable, match="asking again is safe"):
             opened.send(parcel)  # the draft
         assert opened.send(parcel).text.startswith("draft created and handed in for mass sending (msg_id ")
-        with pytest.raises(Unavailable) as soon:
+        with pytest.raises(Unconfirmed) as soon:
             opened.send(parcel)
-        assert (soon.value.code, soon.value.retry_after) == ("45066", timedelta(seconds=60))
+        assert soon.value.code == "45066"
         world.sandbox._wechat.clock = lambda: time.time() + 60
         receipt = opened.send(parcel)
     assert (receipt.code, receipt.provider_id) == ("45065", "3000000")
     assert "by an earlier try" in receipt.text
     assert (len(world.kept("draft")), len(world.kept("mass message"))) == (1, 1)
+
+
+def mass(world: World, *answers: Answer) -> tuple[WechatTransport, ScriptedHttp]:
+    """A transport whose `sendall` meets these answers; the draft is known already."""
+    server = ScriptedHttp(TOKEN, Answer.of({"errcode": 0, "quota": {"remain": 9}}), *answers)
+    opened = scripted(world, server.url, sleep=lambda _: None)
+    opened._store.set(opened._job(world.parcel("all")).key, "draft_1", timedelta(minutes=1))
+    return opened, server
+
+
+SENT = Answer.of({"errcode": 0, "msg_id": 7})
+SENT_BEFORE = Answer.of({"errcode": 45065, "errmsg": "clientmsgid exist", "msg_id": 7})
+GARBAGE = Answer(200, b"<html>")
+
+
+@pytest.mark.parametrize("answers", [[HANG_UP, SENT], [GARBAGE, SENT_BEFORE], [HANG_UP, Answer(502), SENT]])
+def test_a_mass_message_whose_answer_is_lost_is_asked_for_at_once(
+    world: World, answers: list[Answer]
+) -> None:
+    opened, server = mass(world, *answers)
+    with server, opened:
+        assert opened.send(world.parcel("all")).provider_id == "7"
+    sent = [request.json for request in server.requests if request.path == SENDALL]
+    assert len(sent) == len(answers)
+    assert len({body["clientmsgid"] for body in sent}) == 1
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        HANG_UP,
+        Answer(500, b"oops"),
+        Answer.of({"errcode": -1, "errmsg": "system error"}),
+        Answer.of({"errcode": 45028, "errmsg": "has no masssend quota"}),
+        Answer.of({"errcode": 45066, "errmsg": "same clientmsgid retry too fast"}),
+        Answer.of({"errcode": 40007, "errmsg": "invalid media_id"}),
+        Answer(404, b"no such page"),
+    ],
+)
+def test_a_mass_message_stays_in_doubt_once_an_answer_was_lost(world: World, then: Answer) -> None:
+    """Were it "failed", a resend of what failed would reach all followers again, under another clientmsgid."""
+    opened, server = mass(world, HANG_UP, then)
+    with server, opened, pytest.raises(Unconfirmed, match="distributor resolve") as caught:
+        opened.send(world.parcel("all"))
+    assert caught.value.scope is Scope.RECIPIENT
+    assert [request.path for request in server.requests].count(SENDALL) == 3
+
+
+@pytest.mark.parametrize("answer", [{"errcode": -1}, {"errcode": 45028}, {"errcode": 48001}])
+def test_a_mass_message_that_is_refused_at_once_is_in_no_doubt(
+    world: World, answer: Mapping[str, int]
+) -> None:
+    opened, server = mass(world, Answer.of(answer))
+    with server, opened, pytest.raises(SendError) as caught:
+        opened.send(world.parcel("all"))
+    assert not isinstance(caught.value, Unconfirmed)
+    assert [request.path for request in server.requests].count(SENDALL) == 1
 
 
 def test_the_mark_of_a_mass_message_is_the_deliverys_own(world: World) -> None:
@@ -552,16 +653,26 @@ def test_a_quota_that_is_spent_before_is_seen_first(world: World) -> None:
 # ── the wire ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def scripted(world: World, api: str) -> WechatTransport:
-    wechat = world.settings.wechat.model_copy(update={"api": api, "timeout": timedelta(seconds=2)})
+def scripted(
+    world: World, api: str, *, sleep: Callable[[float], None] = time.sleep, **table: timedelta
+) -> WechatTransport:
+    wechat = world.settings.wechat.model_copy(update={"api": api, "timeout": timedelta(seconds=2), **table})
     return WechatTransport(
         world.settings.model_copy(update={"wechat": wechat}),
         MemoryStore(),
         rules=FetchRules(allow_private=True),
+        sleep=sleep,
     )
 
 
 TOKEN = Answer.of({"access_token": "token-not-to-print", "expires_in": 7200})
+#: No draft is there yet; a cover, its picture in the article, and a draft come to be.
+UPLOADED = [
+    Answer.of({"item": []}),
+    Answer.of({"media_id": "cover_1"}),
+    Answer.of({"url": "http://mmbiz.qpic.cn/mmbiz_png/1/0"}),
+    Answer.of({"media_id": "draft_1"}),
+]
 #: A success without what was asked for: no drafts are listed, no picture gets an address.
 NOTHING = Answer.of({"errcode": 0})
 STALE = Answer.of({"errcode": 40001, "errmsg": "invalid credential token-not-to-print"})

@@ -17,11 +17,11 @@ from typing import Any, Self
 import httpx
 
 from distributor.channels.wechat.answers import NO_SUCH_MEDIA, PUBLISH_STATUSES, SENT_BEFORE, quota_spent
-from distributor.channels.wechat.api import WechatApi
+from distributor.channels.wechat.api import Answer, WechatApi
 from distributor.channels.wechat.hosting import Hosting
 from distributor.channels.wechat.render import TITLE
 from distributor.channels.wechat.store import Store
-from distributor.errors import Kind, Rejected
+from distributor.errors import Kind, Rejected, SendError, Unconfirmed
 from distributor.model import Parcel, Receipt
 from distributor.pictures import FetchRules, fetcher_of, rules_of
 from distributor.rendering import cut, utf16_units
@@ -37,6 +37,13 @@ FIRST_LOOK, LONGEST_LOOK = (
     1.0,
     8.0,
 )  # seconds between looks at a publication: freepublish/get has 100 calls a day
+
+#: Seconds before a mass message whose answer was lost is handed in again, as the same one.
+ASKED_AGAIN_AFTER = (1.0, 3.0)
+IN_DOUBT = (
+    "[the mass message was handed in, and its answer was lost: see on mp.weixin.qq.com whether it is out, then "
+    "`distributor resolve`]"
+)
 
 SUBMIT, SENDALL = "/cgi-bin/freepublish/submit", "/cgi-bin/message/mass/sendall"
 #: Which interface a mode needs a right to.
@@ -179,30 +186,27 @@ class WechatTransport:
         return self._published(job, publish_id)
 
     def _published(self, job: Job, publish_id: str) -> Receipt:
+        """Waits a little for the result. Raises Rejected when there is one, and it is a failure.
+
+        Nothing else is an error from here on: the article is handed in, and must not be a second time.
+        """
         until = time.monotonic() + self._settings.wechat.publish_patience.total_seconds()
-        pause = FIRST_LOOK
+        pause, untold = FIRST_LOOK, "WeChat has not told the result yet"
         while time.monotonic() < until:
-            answer = job.api.call("/cgi-bin/freepublish/get", {"publish_id": publish_id})
-            status = answer.get("publish_status", 1)
-            if status == 0:
-                return Receipt(
-                    provider_id=str(answer.get("article_id", publish_id)),
-                    code="0",
-                    text="published on the account's page",
-                )
-            if why := PUBLISH_STATUSES.get(status):
-                text = f"{why}: look at the draft on mp.weixin.qq.com"
-                raise Rejected(text=text, code=f"publish_status {status}", kind=Kind.POLICY)
+            try:
+                answer = job.api.call("/cgi-bin/freepublish/get", {"publish_id": publish_id})
+            except SendError as error:
+                untold = f"the result is not known ({error})"
+            else:
+                if receipt := _result(answer, publish_id):
+                    return receipt
             self._sleep(min(pause, max(until - time.monotonic(), 0.0)))
             pause = min(pause * 2, LONGEST_LOOK)
-        return Receipt(
-            provider_id=publish_id,
-            code="0",
-            text=f"draft created and handed in for publication (publish_id {publish_id}); WeChat has not told the result yet",
-        )
+        text = f"draft created and handed in for publication (publish_id {publish_id}); {untold}"
+        return Receipt(provider_id=publish_id, code="0", text=text)
 
     def _mass(self, job: Job) -> Receipt:
-        """One message to all followers; WeChat knows a second try by its clientmsgid."""
+        """One message to all followers; WeChat knows a second try of this delivery by its clientmsgid."""
         media_id = self._store.get(job.key) or self._draft_of(job)[0]
         self._store.set(job.key, media_id, REMEMBERED)
         body = {
@@ -212,11 +216,29 @@ class WechatTransport:
             "send_ignore_reprint": 0,
             "clientmsgid": job.mark,
         }
-        answer = job.api.call(SENDALL, body, welcome=SENT_BEFORE)
+        answer = self._sent_to_all(job, body)
         code, message_id = str(answer.get("errcode", 0)), str(answer.get("msg_id", ""))
         when = " by an earlier try" if code == str(SENT_BEFORE) else ""
         text = f"draft created and handed in for mass sending{when} (msg_id {message_id})"
         return Receipt(provider_id=message_id, code=code, text=text)
+
+    def _sent_to_all(self, job: Job, body: Mapping[str, object]) -> Answer:
+        """The answer of sendall. One that is lost is asked for again at once, by the same clientmsgid.
+
+        Raises SendError; Unconfirmed as soon as one answer was lost, whatever WeChat says afterwards: a used-up quota may be
+        this very message's, and a delivery that fails may be sent again under another clientmsgid.
+        """
+        try:
+            return job.api.call(SENDALL, body, welcome=SENT_BEFORE, repeatable=False)
+        except Unconfirmed as lost:
+            said: SendError = lost
+        for pause in ASKED_AGAIN_AFTER:
+            self._sleep(pause)
+            try:
+                return job.api.call(SENDALL, body, welcome=SENT_BEFORE, repeatable=False)
+            except SendError as error:
+                said = error
+        raise Unconfirmed(text=f"{said.text} {IN_DOUBT}", code=said.code, kind=said.kind) from None
 
     # ── the draft ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,6 +275,18 @@ def _add(job: Job, content: str, cover: str) -> str:
     article = {**job.article(), "content": content, "thumb_media_id": cover}
     answer = job.api.call("/cgi-bin/draft/add", {"articles": [article]}, wants="media_id")
     return str(answer["media_id"])
+
+
+def _result(answer: Answer, publish_id: str) -> Receipt | None:
+    """What became of a publication; None while it is under way. Raises Rejected when it has failed."""
+    status = answer.get("publish_status", 1)
+    if status == 0:
+        article_id = str(answer.get("article_id", publish_id))
+        return Receipt(provider_id=article_id, code="0", text="published on the account's page")
+    if isinstance(status, int) and (why := PUBLISH_STATUSES.get(status)):
+        text = f"{why}: look at the draft on mp.weixin.qq.com"
+        raise Rejected(text=text, code=f"publish_status {status}", kind=Kind.POLICY)
+    return None
 
 
 def _find(job: Job, path: str, name: str) -> str | None:
