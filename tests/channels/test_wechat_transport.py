@@ -125,7 +125,8 @@ class World:
         identity: DeliveryId = DeliveryId(7, 1),  # noqa: B008 - frozen
         sent: datetime | None = None,
     ) -> Parcel:
-        (message,) = WechatChannel(self.settings).render(post or self.post, NEWSLETTER)
+        # rendered for no destination: what a cover is needed for is the renderer's to check, and this one's to survive
+        (message,) = WechatChannel(self.settings).render(post or self.post, make_newsletter())
         recipient = Recipient(channel="wechat", address=place, variant="article", destination=place)
         return Parcel(message, recipient, identity, sent or datetime.now(UTC))
 

@@ -119,18 +119,25 @@ class Hosting:
     def _fitted(self, address: str) -> Picture:
         if time.monotonic() > self.until:
             raise PictureError(address, f"no time left: an article's pictures have {PATIENCE:g} s together")
-        data = self.fetch(address, self.rules).data if is_web(address) else _read(self.root, address)
-        return as_jpeg_or_png(
-            data, most_bytes=MOST_BYTES, most_width=MOST_WIDTH, keep_gif=False, address=address
-        )
+        if not is_web(address):
+            return picture_of_project(self.root, address)
+        return _made_fit(self.fetch(address, self.rules).data, address)
 
 
-def _read(root: Path, name: str) -> bytes:
-    """A file of the project."""
+def picture_of_project(root: Path, name: str) -> Picture:
+    """A picture in the project's folder, as WeChat takes it. Raises PictureError."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise PictureError(name, "lies outside the project: copy it into the project's folder")
     try:
-        return (root / name).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise PictureError(name, f"cannot be read ({error.strerror}): is the path right?") from None
+    return _made_fit(data, name)
+
+
+def _made_fit(data: bytes, address: str) -> Picture:
+    return as_jpeg_or_png(data, most_bytes=MOST_BYTES, most_width=MOST_WIDTH, keep_gif=False, address=address)
 
 
 def _replaced(found: re.Match[str], hosted: Mapping[str, str | None]) -> str:
