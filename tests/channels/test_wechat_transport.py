@@ -718,6 +718,70 @@ def test_other_answers_and_no_secret_in_any(
     assert "token-not-to-print" not in said
 
 
+LISTED: Mapping[str, object] = {"media_id": "d", "update_time": 4e9, "content": {"news_item": []}}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [Answer.of({"access_token": None, "expires_in": 7200})],
+        [Answer.of({"access_token": "t", "expires_in": 10**30})],
+        [TOKEN, Answer(200, b'{"a":' * 100_000)],
+        [TOKEN, Answer.of({"item": "none"})],
+        [TOKEN, Answer.of({"item": [1]})],
+        [TOKEN, Answer.of({"item": [{**LISTED, "update_time": "soon"}]})],
+        [TOKEN, Answer.of({"item": [{**LISTED, "content": []}]})],
+        [TOKEN, Answer.of({"item": [{**LISTED, "content": {"news_item": [None]}}]})],
+        [TOKEN, Answer.of({"item": []}), Answer.of({"media_id": None})],
+        [TOKEN, Answer.of({"item": []}), Answer.of({"media_id": "c"}), Answer.of({"url": [1]})],
+        [TOKEN, *UPLOADED[:3], Answer.of({"media_id": {}})],
+    ],
+)
+def test_an_answer_of_an_odd_shape_is_tried_later(world: World, answers: list[Answer]) -> None:
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers) as server,
+        scripted(world, server.url) as opened,
+        pytest.raises(Unavailable) as caught,
+    ):
+        opened.send(world.parcel("main", post))
+    assert caught.value.kind is Kind.SERVER
+    assert len(server.requests) == len(answers)
+
+
+@pytest.mark.parametrize("quota", [{}, {"quota": None}, {"quota": {"remain": None}}])
+@pytest.mark.parametrize("listed", [{"item": None}, {"item": [{"content": None}]}, {"errcode": 0}])
+def test_what_wechat_leaves_out_or_calls_null(
+    world: World, quota: Mapping[str, object], listed: Mapping[str, object]
+) -> None:
+    answers = [TOKEN, Answer.of({"errcode": 0, **quota}), Answer.of(listed), *UPLOADED[1:]]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with ScriptedHttp(*answers, SENT) as server, scripted(world, server.url) as opened:
+        assert opened.send(world.parcel("all", post)).provider_id == "7"
+
+
+@pytest.mark.parametrize("quota", ["much", {"remain": "much"}])
+def test_a_quota_of_an_odd_shape_is_asked_for_later(world: World, quota: object) -> None:
+    with (
+        ScriptedHttp(TOKEN, Answer.of({"quota": quota})) as server,
+        scripted(world, server.url) as opened,
+        pytest.raises(Unavailable, match="no usable `quota"),
+    ):
+        opened.send(world.parcel("all"))
+
+
+@pytest.mark.parametrize("publish_id", [None, "", [1]])
+def test_a_publication_without_a_number_is_in_doubt(world: World, publish_id: object) -> None:
+    answers = [TOKEN, Answer.of({"quota": {"remain": 9}}), Answer.of({"item": []}), *UPLOADED]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers, Answer.of({"publish_id": publish_id})) as server,
+        scripted(world, server.url) as opened,
+        pytest.raises(Unconfirmed, match="no usable `publish_id`"),
+    ):
+        opened.send(world.parcel("page", post))
+
+
 @pytest.mark.parametrize(
     ("api", "kind"), [(f"http://127.0.0.1:{closed_port()}", Kind.NETWORK), ("http://[::bad", Kind.CONFIG)]
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distributor.channels.wechat.api import WechatApi
+from distributor.channels.wechat.shapes import Hosted, Kept
 from distributor.channels.wechat.store import Store
 from distributor.errors import Kind, PictureError, Rejected, shown_address
 from distributor.pictures import Fetch, FetchRules, Picture, as_jpeg_or_png
@@ -104,7 +105,7 @@ class Hosting:
         key = f"wechat:{self.api.appid}:picture:{picture.hash}"
         known = self.store.get(key)
         if known is None:
-            known = self.api.upload("/cgi-bin/media/uploadimg", picture, "url")
+            known = self.api.upload("/cgi-bin/media/uploadimg", picture, Hosted).url
             self.store.set(key, known, REMEMBERED)
         return known
 
@@ -112,7 +113,7 @@ class Hosting:
         key = f"wechat:{self.api.appid}:cover:{picture.hash}"
         if not anew and (known := self.store.get(key)):
             return Cover(known, fresh=False)
-        media_id = self.api.upload("/cgi-bin/material/add_material", picture, "media_id", type="image")
+        media_id = self.api.upload("/cgi-bin/material/add_material", picture, Kept, type="image").media_id
         self.store.set(key, media_id, REMEMBERED)
         return Cover(media_id, fresh=True)
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from html import unescape
 from types import TracebackType
-from typing import Any, Self
+from typing import Literal, Self
 
 import httpx
 
 from distributor.channels.wechat.answers import NO_SUCH_MEDIA, PUBLISH_STATUSES, SENT_BEFORE, quota_spent
-from distributor.channels.wechat.api import Answer, WechatApi
+from distributor.channels.wechat.api import WechatApi
 from distributor.channels.wechat.hosting import Hosting
 from distributor.channels.wechat.render import TITLE
+from distributor.channels.wechat.shapes import HandedIn, Kept, Listing, Progress, Quota, Submitted
 from distributor.channels.wechat.store import Store
 from distributor.errors import Kind, Rejected, SendError, Unconfirmed
 from distributor.model import Parcel, Receipt
@@ -180,8 +181,7 @@ class WechatTransport:
         if publish_id is None:
             media_id, _ = self._draft_of(job)
             body = {"media_id": media_id}
-            answer = job.api.call(SUBMIT, body, wants="publish_id", repeatable=False)
-            publish_id = str(answer["publish_id"])
+            publish_id = job.api.call(SUBMIT, body, Submitted, repeatable=False).publish_id
             self._store.set(job.key, publish_id, REMEMBERED)
         return self._published(job, publish_id)
 
@@ -194,11 +194,11 @@ class WechatTransport:
         pause, untold = FIRST_LOOK, "WeChat has not told the result yet"
         while time.monotonic() < until:
             try:
-                answer = job.api.call("/cgi-bin/freepublish/get", {"publish_id": publish_id})
+                progress = job.api.call("/cgi-bin/freepublish/get", {"publish_id": publish_id}, Progress)
             except SendError as error:
                 untold = f"the result is not known ({error})"
             else:
-                if receipt := _result(answer, publish_id):
+                if receipt := _result(progress, publish_id):
                     return receipt
             self._sleep(min(pause, max(until - time.monotonic(), 0.0)))
             pause = min(pause * 2, LONGEST_LOOK)
@@ -217,25 +217,25 @@ class WechatTransport:
             "clientmsgid": job.mark,
         }
         answer = self._sent_to_all(job, body)
-        code, message_id = str(answer.get("errcode", 0)), str(answer.get("msg_id", ""))
+        code, message_id = str(answer.errcode), str(answer.msg_id)
         when = " by an earlier try" if code == str(SENT_BEFORE) else ""
         text = f"draft created and handed in for mass sending{when} (msg_id {message_id})"
         return Receipt(provider_id=message_id, code=code, text=text)
 
-    def _sent_to_all(self, job: Job, body: Mapping[str, object]) -> Answer:
+    def _sent_to_all(self, job: Job, body: Mapping[str, object]) -> HandedIn:
         """The answer of sendall. One that is lost is asked for again at once, by the same clientmsgid.
 
         Raises SendError; Unconfirmed as soon as one answer was lost, whatever WeChat says afterwards: a used-up quota may be
         this very message's, and a delivery that fails may be sent again under another clientmsgid.
         """
         try:
-            return job.api.call(SENDALL, body, welcome=SENT_BEFORE, repeatable=False)
+            return job.api.call(SENDALL, body, HandedIn, welcome=SENT_BEFORE, repeatable=False)
         except Unconfirmed as lost:
             said: SendError = lost
         for pause in ASKED_AGAIN_AFTER:
             self._sleep(pause)
             try:
-                return job.api.call(SENDALL, body, welcome=SENT_BEFORE, repeatable=False)
+                return job.api.call(SENDALL, body, HandedIn, welcome=SENT_BEFORE, repeatable=False)
             except SendError as error:
                 said = error
         raise Unconfirmed(text=f"{said.text} {IN_DOUBT}", code=said.code, kind=said.kind) from None
@@ -273,38 +273,33 @@ def places(newsletter: Newsletter) -> Sequence[WechatDestination]:
 
 def _add(job: Job, content: str, cover: str) -> str:
     article = {**job.article(), "content": content, "thumb_media_id": cover}
-    answer = job.api.call("/cgi-bin/draft/add", {"articles": [article]}, wants="media_id")
-    return str(answer["media_id"])
+    return job.api.call("/cgi-bin/draft/add", {"articles": [article]}, Kept).media_id
 
 
-def _result(answer: Answer, publish_id: str) -> Receipt | None:
+def _result(progress: Progress, publish_id: str) -> Receipt | None:
     """What became of a publication; None while it is under way. Raises Rejected when it has failed."""
-    status = answer.get("publish_status", 1)
+    status = progress.publish_status
     if status == 0:
-        article_id = str(answer.get("article_id", publish_id))
-        return Receipt(provider_id=article_id, code="0", text="published on the account's page")
-    if isinstance(status, int) and (why := PUBLISH_STATUSES.get(status)):
+        return Receipt(
+            provider_id=progress.article_id or publish_id, code="0", text="published on the account's page"
+        )
+    if why := PUBLISH_STATUSES.get(status):
         text = f"{why}: look at the draft on mp.weixin.qq.com"
         raise Rejected(text=text, code=f"publish_status {status}", kind=Kind.POLICY)
     return None
 
 
-def _find(job: Job, path: str, name: str) -> str | None:
+def _find(job: Job, path: str, name: Literal["media_id", "article_id"]) -> str | None:
     """The id of what an earlier try of this delivery left: the same title, digest and source, not older than the issue."""
-    answer = job.api.call(path, {"offset": 0, "count": LATEST, "no_content": 1})
+    listing = job.api.call(path, {"offset": 0, "count": LATEST, "no_content": 1}, Listing)
     wanted, since = job.article(), (job.parcel.sent_date - CLOCKS).timestamp()
-    for item in answer.get("item", ()):
-        if item.get("update_time", 0) >= since and any(_same(one, wanted) for one in _articles(item)):
-            return str(item.get(name, "")) or None
+    for item in listing.item:
+        if item.update_time >= since and any(_same(one, wanted) for one in item.content.news_item):
+            return str(getattr(item, name)) or None
     return None
 
 
-def _articles(item: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    found: Sequence[Mapping[str, Any]] = item.get("content", {}).get("news_item", ())
-    return found
-
-
-def _same(one: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
+def _same(one: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
     """WeChat gives texts back with `&amp;` in them, and makes up a digest where there was none."""
     names = [name for name in ("title", "digest", "content_source_url") if wanted[name] or name != "digest"]
     return all(unescape(str(one.get(name, ""))) == unescape(str(wanted[name])) for name in names)
@@ -312,6 +307,6 @@ def _same(one: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
 
 def _require_right(api: WechatApi, path: str) -> None:
     """Asks for the quota of an interface: an account without a right to it is told so. Raises SendError."""
-    quota = api.call("/cgi-bin/openapi/quota/get", {"cgi_path": path}).get("quota", {})
-    if quota.get("remain", 1) <= 0:
+    answer = api.call("/cgi-bin/openapi/quota/get", {"cgi_path": path}, Quota)
+    if answer.quota.remain <= 0:
         raise quota_spent(path)
