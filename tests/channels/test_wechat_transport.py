@@ -25,7 +25,8 @@ from distributor.channels.wechat.store import MemoryStore, Store
 from distributor.channels.wechat.transport import SENDALL, SUBMIT, WechatTransport
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import DeliveryId, Parcel, Post, Receipt, Recipient
-from distributor.pictures import FetchRules
+from distributor.pictures import Fetched, FetchRules
+from distributor.pictures import fetch as fetch_picture
 from distributor.sandbox.faults import Fault
 from distributor.sandbox.server import Sandbox
 from distributor.settings import Newsletter, Settings, WechatAccount
@@ -233,6 +234,45 @@ def test_a_picture_that_cannot_be_had_leaves_its_text_and_a_note(world: World) -
     assert f"picture left out: {world.pictures.url}/gone.png: the server answered 404" in receipt.text
     assert "a web page, not a picture" in receipt.text
     assert world.violations == []
+
+
+@pytest.mark.parametrize("error", [ValueError("//u:secret@e.org"), OSError(), RecursionError(), KeyError(1)])
+def test_no_picture_ends_a_send(world: World, error: Exception) -> None:
+    """Whatever goes wrong with it; the error's text may hold a signed address, and is not shown."""
+
+    def fetch(address: str, rules: FetchRules) -> Fetched:
+        if address.endswith(".png"):
+            raise error
+        return fetch_picture(address, rules)
+
+    with world.transport() as opened:
+        opened._fetch = fetch
+        receipt = opened.send(world.parcel())
+    assert f"picture left out: {world.pictures.url}/chart.png: cannot be fetched or read (" in receipt.text
+    assert "secret" not in receipt.text
+    assert world.kept("draft")[0]["content"].count("http://mmbiz.qpic.cn/") == 2
+
+
+def test_the_pictures_of_an_article_have_their_time_together(world: World) -> None:
+    """A fetch has no more than what is left of it; the pictures behind it are left out."""
+    seconds: list[float] = []
+
+    def fetch(address: str, rules: FetchRules) -> Fetched:
+        seconds.append(rules.seconds)
+        uploads.until = time.monotonic() + (5 if len(seconds) == 1 else -1)
+        return fetch_picture(address, rules)
+
+    names = ("chart.png", "photo.jpg", "cover.webp", "page.jpg")
+    html = "".join(f'<p><img src="{world.pictures.url}/{name}" alt="{name}"></p>' for name in names)
+    with world.transport() as opened:
+        uploads = opened._job(world.parcel()).hosting
+        uploads.fetch = fetch
+        assert 39 < uploads.until - time.monotonic() <= 40
+        assert uploads.content(html).endswith("<p>🖼 cover.webp</p><p>🖼 page.jpg</p>")
+    assert len(seconds) == 2
+    assert seconds[0] == 10
+    assert 0 < seconds[1] <= 5
+    assert "cover.webp: no time left: an article's pictures have 40 s together" in uploads.said
 
 
 def test_private_addresses_are_not_asked_unless_allowed(world: World) -> None:

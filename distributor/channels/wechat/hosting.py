@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -27,8 +27,9 @@ MOST_BYTES = 1_000_000
 #: Twice the column on a screen with two pixels to a point.
 MOST_WIDTH = 1354
 REMEMBERED = timedelta(days=30)
-#: Seconds for fetching all pictures of an article; a server that hangs must not hold the others up for ever.
-PATIENCE = 120.0
+#: Seconds for all pictures of an article; what is left then goes without. A server that hangs must not hold up the article,
+#: nor for long the end of a worker (`worker_soft_shutdown_timeout` in tasks.py).
+PATIENCE = 40.0
 #: So many pictures that were left out are named in a receipt; the log names all.
 NAMED = 2
 
@@ -118,11 +119,24 @@ class Hosting:
         return Cover(media_id, fresh=True)
 
     def _fitted(self, address: str) -> Picture:
-        if time.monotonic() > self.until:
+        """Raises PictureError, and nothing else: no picture is worth an article."""
+        try:
+            return self._had(address)
+        except PictureError:
+            raise
+        except Exception as error:  # by its name alone: its text may hold a signed address
+            log.debug("wechat picture", exc_info=error)
+            reason = f"cannot be fetched or read ({type(error).__name__}): open its address in a browser"
+            raise PictureError(address, reason) from None
+
+    def _had(self, address: str) -> Picture:
+        left = self.until - time.monotonic()
+        if left <= 0:
             raise PictureError(address, f"no time left: an article's pictures have {PATIENCE:g} s together")
         if not is_web(address):
             return picture_of_project(self.root, address)
-        return _made_fit(self.fetch(address, self.rules).data, address)
+        rules = replace(self.rules, seconds=min(self.rules.seconds, left))
+        return _made_fit(self.fetch(address, rules).data, address)
 
 
 def picture_of_project(root: Path, name: str) -> Picture:
