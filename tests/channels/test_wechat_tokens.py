@@ -1,7 +1,6 @@
 """One token for all workers: the store, and who may ask for a new one."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -10,7 +9,7 @@ from scripted_http import closed_port
 
 from distributor.channels.wechat.store import MemoryStore, Store, open_store
 from distributor.channels.wechat.tokens import Token, Tokens
-from distributor.errors import Kind, Unavailable
+from distributor.errors import Kind, Scope, Unavailable
 
 APPID = "wx0123456789abcdef"
 SOON = timedelta(milliseconds=80)
@@ -118,9 +117,14 @@ def test_no_second_force_within_half_a_minute() -> None:
 
 
 def test_a_token_that_nobody_holds_is_not_forced() -> None:
+    """Not before it is refused again: then it is known that nobody else has forced one."""
     wechat = WeChat()
-    assert Tokens(MemoryStore(), APPID, wechat.ask).instead_of("token-1") == "token-1"
+    holder = Tokens(MemoryStore(), APPID, wechat.ask)
+    with pytest.raises(Unavailable, match="It was not forced to"):
+        holder.instead_of("token-1")
     assert wechat.asked == [False]
+    assert holder.instead_of("token-1") == "token-2"
+    assert wechat.asked == [False, False, True]
 
 
 class Noting(MemoryStore):
@@ -154,11 +158,21 @@ def away() -> Store:
     return open_store(f"redis://127.0.0.1:{closed_port()}/0")
 
 
-@pytest.mark.parametrize(
-    "ask", [lambda holder: holder.current(), lambda holder: holder.instead_of("token-1")]
-)
-def test_without_redis_everybody_asks_and_nobody_forces(away: Store, ask: Callable[[Tokens], str]) -> None:
+def test_without_redis_everybody_asks(away: Store) -> None:
     wechat = WeChat()
     holder = Tokens(away, APPID, wechat.ask)
-    assert [ask(holder), ask(holder)] == ["token-1", "token-1"]
+    assert [holder.current(), holder.current()] == ["token-1", "token-1"]
     assert wechat.asked == [False, False]
+
+
+def test_without_redis_nobody_forces_and_the_operator_is_told(away: Store) -> None:
+    wechat = WeChat()
+    holder = Tokens(away, APPID, wechat.ask)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"not forced to: .* Redis is away") as caught:
+            holder.instead_of("token-1")
+        facts = caught.value.scope, caught.value.kind, caught.value.counts
+        assert facts == (Scope.CHANNEL, Kind.CONFIG, False)
+    assert wechat.asked == [False, False]
+    wechat.token = 5
+    assert holder.instead_of("token-1") == "token-5"
