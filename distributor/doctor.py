@@ -32,7 +32,7 @@ from sqlalchemy.engine import make_url
 
 from distributor.channels.email.smtp import connect
 from distributor.channels.http import quiet
-from distributor.channels.wechat.hosting import picture_of_project
+from distributor.channels.wechat.uploads import picture_of_project
 from distributor.errors import DistributorError, PictureError, ServiceDown, Unavailable
 from distributor.posts import load_posts
 from distributor.rendering import is_web

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from scripted_http import closed_port
 
-from distributor.channels.wechat.store import MemoryStore, Store, open_store
+from distributor.channels.wechat.store import MemoryStore, SharedStore, open_store
 from distributor.channels.wechat.tokens import Token, Tokens
 from distributor.errors import Kind, Scope, Unavailable
 
@@ -17,7 +17,7 @@ LONG = timedelta(hours=1)
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.services)])
-def two_stores(request: pytest.FixtureRequest) -> tuple[Store, Store]:
+def two_stores(request: pytest.FixtureRequest) -> tuple[SharedStore, SharedStore]:
     """What two workers have: the same memory, or two connections to one Redis."""
     if request.param == "memory":
         store = MemoryStore()
@@ -41,7 +41,7 @@ class WeChat:
             return Token(f"token-{self.token}", self.lasts)
 
 
-def test_values_go_by_themselves(two_stores: tuple[Store, Store]) -> None:
+def test_values_go_by_themselves(two_stores: tuple[SharedStore, SharedStore]) -> None:
     one, other = two_stores
     assert other.get("a") is None
     one.set("a", "é", SOON)
@@ -50,10 +50,10 @@ def test_values_go_by_themselves(two_stores: tuple[Store, Store]) -> None:
     assert other.get("a") is None
 
 
-def test_one_holder_of_a_lock(two_stores: tuple[Store, Store]) -> None:
+def test_one_holder_of_a_lock(two_stores: tuple[SharedStore, SharedStore]) -> None:
     inside: list[int] = []
 
-    def work(store: Store) -> int:
+    def work(store: SharedStore) -> int:
         with store.lock("a"):
             inside.append(1)
             seen = len(inside)
@@ -65,7 +65,7 @@ def test_one_holder_of_a_lock(two_stores: tuple[Store, Store]) -> None:
         assert list(pool.map(work, [*two_stores, *two_stores])) == [1, 1, 1, 1]
 
 
-def test_a_lock_is_given_back_after_an_error(two_stores: tuple[Store, Store]) -> None:
+def test_a_lock_is_given_back_after_an_error(two_stores: tuple[SharedStore, SharedStore]) -> None:
     one, other = two_stores
     with pytest.raises(ValueError, match="x"), one.lock("a"):
         raise ValueError("x")
@@ -73,7 +73,7 @@ def test_a_lock_is_given_back_after_an_error(two_stores: tuple[Store, Store]) ->
         pass
 
 
-def test_workers_ask_once(two_stores: tuple[Store, Store]) -> None:
+def test_workers_ask_once(two_stores: tuple[SharedStore, SharedStore]) -> None:
     wechat = WeChat()
     holders = [Tokens(store, APPID, wechat.ask) for store in two_stores]
     with ThreadPoolExecutor(8) as pool:
@@ -81,7 +81,7 @@ def test_workers_ask_once(two_stores: tuple[Store, Store]) -> None:
     assert (tokens, wechat.asked) == ({"token-1"}, [False])
 
 
-def test_a_refused_token_is_replaced_once(two_stores: tuple[Store, Store]) -> None:
+def test_a_refused_token_is_replaced_once(two_stores: tuple[SharedStore, SharedStore]) -> None:
     """Many workers meet the refusal at once; one forces, the others take what it got."""
     wechat = WeChat()
     holders = [Tokens(store, APPID, wechat.ask) for store in two_stores]
@@ -154,18 +154,18 @@ def test_accounts_have_tokens_of_their_own() -> None:
 
 
 @pytest.fixture
-def away() -> Store:
+def away() -> SharedStore:
     return open_store(f"redis://127.0.0.1:{closed_port()}/0")
 
 
-def test_without_redis_everybody_asks(away: Store) -> None:
+def test_without_redis_everybody_asks(away: SharedStore) -> None:
     wechat = WeChat()
     holder = Tokens(away, APPID, wechat.ask)
     assert [holder.current(), holder.current()] == ["token-1", "token-1"]
     assert wechat.asked == [False, False]
 
 
-def test_without_redis_nobody_forces_and_the_operator_is_told(away: Store) -> None:
+def test_without_redis_nobody_forces_and_the_operator_is_told(away: SharedStore) -> None:
     wechat = WeChat()
     holder = Tokens(away, APPID, wechat.ask)
     for _ in range(2):

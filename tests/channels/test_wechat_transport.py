@@ -21,7 +21,7 @@ from scripted_http import HANG_UP, Answer, ScriptedHttp, closed_port
 
 from distributor.channels import Channel
 from distributor.channels.wechat import WechatChannel
-from distributor.channels.wechat.store import MemoryStore, Store
+from distributor.channels.wechat.store import MemoryStore, SharedStore
 from distributor.channels.wechat.transport import SENDALL, SUBMIT, WechatTransport
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import DeliveryId, Parcel, Post, Receipt, Recipient
@@ -95,7 +95,7 @@ class World:
     sandbox: Sandbox
     pictures: Pictures
     root: Path
-    store: Store = field(default_factory=MemoryStore)
+    store: SharedStore = field(default_factory=MemoryStore)
     timeout: str = "5s"
 
     @property
@@ -131,7 +131,7 @@ class World:
         recipient = Recipient(channel="wechat", address=place, variant="article", destination=place)
         return Parcel(message, recipient, identity, sent or datetime.now(UTC))
 
-    def transport(self, store: Store | None = None) -> WechatTransport:
+    def transport(self, store: SharedStore | None = None) -> WechatTransport:
         return WechatTransport(
             self.settings,
             store or self.store,
@@ -265,7 +265,7 @@ def test_the_pictures_of_an_article_have_their_time_together(world: World) -> No
     names = ("chart.png", "photo.jpg", "cover.webp", "page.jpg")
     html = "".join(f'<p><img src="{world.pictures.url}/{name}" alt="{name}"></p>' for name in names)
     with world.transport() as opened:
-        uploads = opened._job(world.parcel()).hosting
+        uploads = opened._job(world.parcel()).uploads
         uploads.fetch = fetch
         assert 39 < uploads.until - time.monotonic() <= 40
         assert uploads.content(html).endswith("<p>🖼 cover.webp</p><p>🖼 page.jpg</p>")

@@ -11,7 +11,7 @@ from distributor.channels.http import NEVER_LEFT, UNUSABLE_ADDRESS, quiet
 from distributor.channels.redact import redact
 from distributor.channels.wechat.answers import OK, STALE_TOKEN, from_errcode, from_status
 from distributor.channels.wechat.shapes import NewToken, Shape
-from distributor.channels.wechat.store import Store
+from distributor.channels.wechat.store import SharedStore
 from distributor.channels.wechat.tokens import Token, Tokens
 from distributor.errors import Kind, Scope, SendError, Unavailable, Unconfirmed
 from distributor.pictures import Picture
@@ -29,7 +29,7 @@ S = TypeVar("S", bound=Shape)
 class WechatApi:
     """One account over one HTTP client."""
 
-    def __init__(self, base: str, account: WechatAccount, client: httpx.Client, store: Store) -> None:
+    def __init__(self, base: str, account: WechatAccount, client: httpx.Client, store: SharedStore) -> None:
         self.appid = account.appid
         self._base, self._client = base, client
         self._secret = account.secret.get_secret_value()

@@ -28,7 +28,7 @@ class NewToken(Shape):
     expires_in: int = Field(ge=0, le=10_000_000)
 
 
-class Hosted(Shape):
+class Uploaded(Shape):
     """media/uploadimg: the picture's address at WeChat."""
 
     url: Id

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from distributor.channels.wechat.store import Store
+from distributor.channels.wechat.store import SharedStore
 from distributor.errors import Kind, Scope, Unavailable
 
 #: WeChat renews a token from 5 min before its end; both hold for that time.
@@ -41,7 +41,7 @@ Ask = Callable[[bool], Token]
 class Tokens:
     """The token of one account."""
 
-    def __init__(self, store: Store, appid: str, ask: Ask) -> None:
+    def __init__(self, store: SharedStore, appid: str, ask: Ask) -> None:
         self._store, self._ask = store, ask
         self._key, self._forced = f"wechat:{appid}:token", f"wechat:{appid}:forced"
 

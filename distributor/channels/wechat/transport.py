@@ -18,10 +18,10 @@ import httpx
 
 from distributor.channels.wechat.answers import NO_SUCH_MEDIA, PUBLISH_STATUSES, SENT_BEFORE, quota_spent
 from distributor.channels.wechat.api import WechatApi
-from distributor.channels.wechat.hosting import Hosting
 from distributor.channels.wechat.render import TITLE
 from distributor.channels.wechat.shapes import HandedIn, Kept, Listing, Progress, Quota, Submitted
-from distributor.channels.wechat.store import Store
+from distributor.channels.wechat.store import SharedStore
+from distributor.channels.wechat.uploads import Uploads
 from distributor.errors import Kind, Rejected, SendError, Unconfirmed
 from distributor.model import Parcel, Receipt
 from distributor.pictures import FetchRules, fetcher_of, rules_of
@@ -58,7 +58,7 @@ class Job:
     parcel: Parcel
     place: WechatDestination
     api: WechatApi
-    hosting: Hosting
+    uploads: Uploads
 
     @property
     def is_test(self) -> bool:
@@ -101,7 +101,7 @@ class WechatTransport:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: SharedStore,
         *,
         rules: FetchRules | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -129,7 +129,7 @@ class WechatTransport:
         if job.mode in NEEDS:
             _require_right(job.api, NEEDS[job.mode])
         receipt = MODES[job.mode](self, job)
-        left_out = job.hosting.said
+        left_out = job.uploads.said
         return receipt._replace(text=f"{receipt.text}; {left_out}") if left_out else receipt
 
     # ── what a parcel needs ──────────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +138,7 @@ class WechatTransport:
         place = self._place(parcel)
         api = self._api(place.name)
         return Job(
-            parcel, place, api, Hosting(api, self._store, self._rules, self._fetch, self._settings.root)
+            parcel, place, api, Uploads(api, self._store, self._rules, self._fetch, self._settings.root)
         )
 
     def _place(self, parcel: Parcel) -> WechatDestination:
@@ -247,15 +247,15 @@ class WechatTransport:
         if not job.is_test and (media_id := _find(job, "/cgi-bin/draft/batchget", "media_id")):
             return media_id, True
         covers = (job.parcel.message.content["cover"], job.place.default_cover)
-        cover = job.hosting.cover(covers)  # first: without one, nothing else is worth an upload
-        content = job.hosting.content(job.parcel.message.content["content"])
+        cover = job.uploads.cover(covers)  # first: without one, nothing else is worth an upload
+        content = job.uploads.content(job.parcel.message.content["content"])
         try:
             return _add(job, content, cover.media_id), False
         except Rejected as error:
             if cover.fresh or error.code != str(NO_SUCH_MEDIA):
                 raise
         # the cover that we remember was deleted from the account's library
-        return _add(job, content, job.hosting.cover(covers, anew=True).media_id), False
+        return _add(job, content, job.uploads.cover(covers, anew=True).media_id), False
 
 
 MODES: Mapping[str, Callable[[WechatTransport, Job], Receipt]] = {

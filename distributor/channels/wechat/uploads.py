@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distributor.channels.wechat.api import WechatApi
-from distributor.channels.wechat.shapes import Hosted, Kept
-from distributor.channels.wechat.store import Store
+from distributor.channels.wechat.shapes import Kept, Uploaded
+from distributor.channels.wechat.store import SharedStore
 from distributor.errors import Kind, PictureError, Rejected, shown_address
 from distributor.pictures import Fetch, FetchRules, Picture, as_jpeg_or_png
 from distributor.rendering import cut, is_web
@@ -44,11 +44,11 @@ class Cover(NamedTuple):
 
 
 @dataclass
-class Hosting:
+class Uploads:
     """One account's pictures. `problems` collects what an editor should know."""
 
     api: WechatApi
-    store: Store
+    store: SharedStore
     rules: FetchRules
     fetch: Fetch
     root: Path
@@ -106,7 +106,7 @@ class Hosting:
         key = f"wechat:{self.api.appid}:picture:{picture.hash}"
         known = self.store.get(key)
         if known is None:
-            known = self.api.upload("/cgi-bin/media/uploadimg", picture, Hosted).url
+            known = self.api.upload("/cgi-bin/media/uploadimg", picture, Uploaded).url
             self.store.set(key, known, REMEMBERED)
         return known
 
