@@ -542,6 +542,21 @@ def test_a_publication_is_not_submitted_again_when_its_result_cannot_be_asked_fo
     assert "token-not-to-print" not in receipt.text
 
 
+def test_a_later_try_of_a_submitted_publication_asks_for_its_result_alone(world: World) -> None:
+    """Not for the quota again: it may be used up by that very publication."""
+    with (
+        ScriptedHttp(
+            TOKEN, Answer.of({"errcode": 45009, "errmsg": "reach max api daily quota limit"})
+        ) as server,
+        scripted(world, server.url, publish_patience=timedelta(seconds=0.3)) as opened,
+    ):
+        parcel = world.parcel("page")
+        opened._store.set(opened._job(parcel).key, "100000", timedelta(minutes=1))
+        receipt = opened.send(parcel)
+    assert receipt.provider_id == "100000"
+    assert {request.path for request in server.requests[1:]} == {"/cgi-bin/freepublish/get"}
+
+
 def test_a_result_that_comes_after_trouble_is_told(world: World) -> None:
     publish_id = {"errcode": 0, "publish_id": "100000"}
     answers = [TOKEN, Answer.of({"quota": {"remain": 9}}), Answer.of({"item": []}), *UPLOADED]
@@ -601,7 +616,7 @@ def test_a_mass_message_goes_once(world: World) -> None:
 
 def mass(world: World, *answers: Answer) -> tuple[WechatTransport, ScriptedHttp]:
     """A transport whose `sendall` meets these answers; the draft is known already."""
-    server = ScriptedHttp(TOKEN, Answer.of({"errcode": 0, "quota": {"remain": 9}}), *answers)
+    server = ScriptedHttp(TOKEN, *answers)
     opened = scripted(world, server.url, sleep=lambda _: None)
     opened._store.set(opened._job(world.parcel("all")).key, "draft_1", timedelta(minutes=1))
     return opened, server

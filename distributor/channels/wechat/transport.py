@@ -126,7 +126,7 @@ class WechatTransport:
 
     def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - nothing to announce
         job = self._job(parcel)
-        if job.mode in NEEDS:
+        if job.mode in NEEDS and self._store.get(job.key) is None:  # an earlier try that got so far had it
             _require_right(job.api, NEEDS[job.mode])
         receipt = MODES[job.mode](self, job)
         left_out = job.uploads.said
