@@ -32,8 +32,10 @@ from sqlalchemy.engine import make_url
 
 from distributor.channels.email.smtp import connect
 from distributor.channels.http import quiet
-from distributor.errors import DistributorError, ServiceDown, Unavailable
+from distributor.channels.wechat.uploads import picture_of_project
+from distributor.errors import DistributorError, PictureError, ServiceDown, Unavailable
 from distributor.posts import load_posts
+from distributor.rendering import is_web
 from distributor.schedule import next_due
 from distributor.settings import (
     ONLY_RELAY,
@@ -756,6 +758,24 @@ def check_wechat(context: Context) -> Iterator[Said]:
         yield ok("not used")
     for name in names:
         yield account_login(name, context.settings.wechat_accounts.get(name, WechatAccount()))
+    for newsletter in context.settings.newsletters.values():
+        yield from default_covers(context.settings.root, newsletter)
+
+
+def default_covers(root: Path, newsletter: Newsletter) -> Iterator[Said]:
+    """Those that are files; one on the web is fetched with each send."""
+    table = newsletter.channel_settings.wechat
+    for place in table.destinations if table else ():
+        if not place.default_cover or is_web(place.default_cover):
+            continue
+        try:
+            picture_of_project(root, place.default_cover)
+        except PictureError as error:
+            yield fail(
+                f"{newsletter.slug}: the default cover for {place.name} is of no use: {error}",
+                f"put a JPEG or PNG there, or change `default_cover` in config/newsletters/{newsletter.slug}.toml: "
+                "WeChat takes no article without a cover",
+            )
 
 
 def account_login(name: str, account: WechatAccount) -> Said:

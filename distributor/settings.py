@@ -292,7 +292,8 @@ class WechatSettings(Frozen):
     api: Url = "https://api.weixin.qq.com"
     timeout: Duration = timedelta(seconds=30)
     publish_patience: Duration = Field(
-        timedelta(seconds=30), description="how long a publication's result is waited for"
+        timedelta(seconds=10),
+        description="how long a publication's result is waited for; a worker that is told to stop waits as long",
     )
     retry: Retry = Retry(first=timedelta(seconds=60))
     on_unconfirmed: Literal["hold", "resend"] = "hold"

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import dns.rdatatype
 import dns.resolver
 import dns.rrset
 import pytest
+from PIL import Image
 
 from distributor import doctor
 from distributor.doctor import DnsResolver, Finding, Level, LookupFailed, Reading, effective, examine
@@ -597,6 +599,37 @@ def test_wechat_login_shape(tmp_path: Path, appid: str, secret: str, level: Leve
     assert not secret or secret not in str(finding)
     shown = dict(effective(settings))
     assert shown["wechat_accounts.main-desk.secret"] == ("********" if secret else "(not set)")
+
+
+@pytest.mark.parametrize(
+    ("cover", "said"),
+    [
+        ("cover.png", ""),
+        ("https://e.org/cover.png", ""),
+        ("", ""),
+        ("gone.png", "gone.png: cannot be read"),
+        ("page.png", "a web page, not a picture"),
+        ("cut.png", "broken or cut short"),
+        ("../outside.png", "outside the project"),
+    ],
+)
+def test_wechat_default_cover(tmp_path: Path, cover: str, said: str) -> None:
+    file = BytesIO()
+    Image.new("RGB", (900, 383)).save(file, "PNG")
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "cover.png").write_bytes(file.getvalue())
+    (root / "cut.png").write_bytes(file.getvalue()[:200])
+    (root / "page.png").write_bytes(b"<!doctype html><p>no picture")
+    (tmp_path / "outside.png").write_bytes(file.getvalue())
+    settings = make_settings(
+        root,
+        channels={"wechat": {"destinations": [{"name": "main-desk", "default_cover": cover}]}},
+        wechat_accounts={"main-desk": {"appid": "wx0123456789abcdef", "secret": "0123456789abcdef" * 2}},
+    )
+    _, *covers = look(settings, "wechat")
+    assert [finding.level for finding in covers] == ([Level.FAIL] if said else [])
+    assert not said or (said in covers[0].text and "config/newsletters/daily.toml" in covers[0].fix)
 
 
 def test_wechat_accounts_that_nobody_uses(tmp_path: Path) -> None:

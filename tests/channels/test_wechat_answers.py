@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from distributor.channels.wechat.answers import ERRCODES, STATUSES, from_errcode, from_status, until_midnight
-from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable
+from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 
 #: 21:30 in Beijing.
 EVENING = datetime(2026, 11, 27, 13, 30, tzinfo=UTC)
@@ -25,7 +25,8 @@ EXPECTED = {
     **dict.fromkeys((40013, 40125, 40164, 40243, 48004, 50002, 61004), LOCKED_OUT),
     **dict.fromkeys((48001, 76021, 76022), NO_RIGHT),
     **dict.fromkeys((45009, 45028), SPENT),
-    **dict.fromkeys((45011, 42010, 45066, 53501), TOO_FAST),
+    **dict.fromkeys((45011, 42010, 53501), TOO_FAST),
+    45066: (Unconfirmed, Scope.RECIPIENT, Kind.SERVER, None, None),
     **dict.fromkeys((40004, 40005, 40007, 40009, 44003, 45001, 45002, 45003, 45004, 45110, 45166), OUR_FAULT),
     **dict.fromkeys((45065, 45067, 47001, 47003, 53503, 53504, 53505), OUR_FAULT),
     **dict.fromkeys((40003, 43004, 43101, 45015, 45047), READER),

@@ -381,3 +381,28 @@ def test_blocks_know_how_many_notes_they_need() -> None:
 def test_blanks_beside_an_address_stay_in_a_list() -> None:
     html = html_of("- <https://example.com/0>  **A**")
     assert re.search(r"https://example\.com/0\s+<strong[^>]*>A</strong>", html)
+
+
+def wechat_to(*destinations: dict[str, str]) -> Newsletter:
+    return make_newsletter(channels={"wechat": {"destinations": list(destinations)}})
+
+
+def test_a_post_that_no_cover_can_be_found_for_is_refused() -> None:
+    """Before anything is sent: WeChat takes no article without one."""
+    newsletter = wechat_to(
+        {"name": "main"}, {"name": "covered", "default_cover": "cover.png"}, {"name": "all"}
+    )
+    with pytest.raises(
+        PostError, match=r"`cover_image`, or set `default_cover` for main, all under"
+    ) as caught:
+        render_wechat(make_post("文"), newsletter, TEMPLATES)
+    assert "config/newsletters/brief.toml" in str(caught.value)
+    assert caught.value.path == Path("posts/sample.md")
+
+
+@pytest.mark.parametrize(
+    ("cover", "place"),
+    [("https://e.org/c.png", {"name": "main"}), (None, {"name": "main", "default_cover": "cover.png"})],
+)
+def test_one_cover_is_enough(cover: str | None, place: dict[str, str]) -> None:
+    assert article_of(make_post("文", cover_image=cover), wechat_to(place)).content["cover"] == (cover or "")

@@ -1,16 +1,15 @@
 """One token for all workers: the store, and who may ask for a new one."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from scripted_http import closed_port
 
-from distributor.channels.wechat.store import MemoryStore, Store, open_store
+from distributor.channels.wechat.store import MemoryStore, SharedStore, open_store
 from distributor.channels.wechat.tokens import Token, Tokens
-from distributor.errors import Kind, Unavailable
+from distributor.errors import Kind, Scope, Unavailable
 
 APPID = "wx0123456789abcdef"
 SOON = timedelta(milliseconds=80)
@@ -18,7 +17,7 @@ LONG = timedelta(hours=1)
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.services)])
-def two_stores(request: pytest.FixtureRequest) -> tuple[Store, Store]:
+def two_stores(request: pytest.FixtureRequest) -> tuple[SharedStore, SharedStore]:
     """What two workers have: the same memory, or two connections to one Redis."""
     if request.param == "memory":
         store = MemoryStore()
@@ -42,7 +41,7 @@ class WeChat:
             return Token(f"token-{self.token}", self.lasts)
 
 
-def test_values_go_by_themselves(two_stores: tuple[Store, Store]) -> None:
+def test_values_go_by_themselves(two_stores: tuple[SharedStore, SharedStore]) -> None:
     one, other = two_stores
     assert other.get("a") is None
     one.set("a", "é", SOON)
@@ -51,10 +50,10 @@ def test_values_go_by_themselves(two_stores: tuple[Store, Store]) -> None:
     assert other.get("a") is None
 
 
-def test_one_holder_of_a_lock(two_stores: tuple[Store, Store]) -> None:
+def test_one_holder_of_a_lock(two_stores: tuple[SharedStore, SharedStore]) -> None:
     inside: list[int] = []
 
-    def work(store: Store) -> int:
+    def work(store: SharedStore) -> int:
         with store.lock("a"):
             inside.append(1)
             seen = len(inside)
@@ -66,7 +65,7 @@ def test_one_holder_of_a_lock(two_stores: tuple[Store, Store]) -> None:
         assert list(pool.map(work, [*two_stores, *two_stores])) == [1, 1, 1, 1]
 
 
-def test_a_lock_is_given_back_after_an_error(two_stores: tuple[Store, Store]) -> None:
+def test_a_lock_is_given_back_after_an_error(two_stores: tuple[SharedStore, SharedStore]) -> None:
     one, other = two_stores
     with pytest.raises(ValueError, match="x"), one.lock("a"):
         raise ValueError("x")
@@ -74,7 +73,7 @@ def test_a_lock_is_given_back_after_an_error(two_stores: tuple[Store, Store]) ->
         pass
 
 
-def test_workers_ask_once(two_stores: tuple[Store, Store]) -> None:
+def test_workers_ask_once(two_stores: tuple[SharedStore, SharedStore]) -> None:
     wechat = WeChat()
     holders = [Tokens(store, APPID, wechat.ask) for store in two_stores]
     with ThreadPoolExecutor(8) as pool:
@@ -82,7 +81,7 @@ def test_workers_ask_once(two_stores: tuple[Store, Store]) -> None:
     assert (tokens, wechat.asked) == ({"token-1"}, [False])
 
 
-def test_a_refused_token_is_replaced_once(two_stores: tuple[Store, Store]) -> None:
+def test_a_refused_token_is_replaced_once(two_stores: tuple[SharedStore, SharedStore]) -> None:
     """Many workers meet the refusal at once; one forces, the others take what it got."""
     wechat = WeChat()
     holders = [Tokens(store, APPID, wechat.ask) for store in two_stores]
@@ -118,9 +117,14 @@ def test_no_second_force_within_half_a_minute() -> None:
 
 
 def test_a_token_that_nobody_holds_is_not_forced() -> None:
+    """Not before it is refused again: then it is known that nobody else has forced one."""
     wechat = WeChat()
-    assert Tokens(MemoryStore(), APPID, wechat.ask).instead_of("token-1") == "token-1"
+    holder = Tokens(MemoryStore(), APPID, wechat.ask)
+    with pytest.raises(Unavailable, match="It was not forced to"):
+        holder.instead_of("token-1")
     assert wechat.asked == [False]
+    assert holder.instead_of("token-1") == "token-2"
+    assert wechat.asked == [False, False, True]
 
 
 class Noting(MemoryStore):
@@ -150,15 +154,25 @@ def test_accounts_have_tokens_of_their_own() -> None:
 
 
 @pytest.fixture
-def away() -> Store:
+def away() -> SharedStore:
     return open_store(f"redis://127.0.0.1:{closed_port()}/0")
 
 
-@pytest.mark.parametrize(
-    "ask", [lambda holder: holder.current(), lambda holder: holder.instead_of("token-1")]
-)
-def test_without_redis_everybody_asks_and_nobody_forces(away: Store, ask: Callable[[Tokens], str]) -> None:
+def test_without_redis_everybody_asks(away: SharedStore) -> None:
     wechat = WeChat()
     holder = Tokens(away, APPID, wechat.ask)
-    assert [ask(holder), ask(holder)] == ["token-1", "token-1"]
+    assert [holder.current(), holder.current()] == ["token-1", "token-1"]
     assert wechat.asked == [False, False]
+
+
+def test_without_redis_nobody_forces_and_the_operator_is_told(away: SharedStore) -> None:
+    wechat = WeChat()
+    holder = Tokens(away, APPID, wechat.ask)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"not forced to: .* Redis is away") as caught:
+            holder.instead_of("token-1")
+        facts = caught.value.scope, caught.value.kind, caught.value.counts
+        assert facts == (Scope.CHANNEL, Kind.CONFIG, False)
+    assert wechat.asked == [False, False]
+    wechat.token = 5
+    assert holder.instead_of("token-1") == "token-5"

@@ -21,11 +21,12 @@ from scripted_http import HANG_UP, Answer, ScriptedHttp, closed_port
 
 from distributor.channels import Channel
 from distributor.channels.wechat import WechatChannel
-from distributor.channels.wechat.store import MemoryStore, Store
-from distributor.channels.wechat.transport import WechatTransport
+from distributor.channels.wechat.store import MemoryStore, SharedStore
+from distributor.channels.wechat.transport import SENDALL, SUBMIT, WechatTransport
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import DeliveryId, Parcel, Post, Receipt, Recipient
-from distributor.pictures import FetchRules
+from distributor.pictures import Fetched, FetchRules
+from distributor.pictures import fetch as fetch_picture
 from distributor.sandbox.faults import Fault
 from distributor.sandbox.server import Sandbox
 from distributor.settings import Newsletter, Settings, WechatAccount
@@ -94,7 +95,7 @@ class World:
     sandbox: Sandbox
     pictures: Pictures
     root: Path
-    store: Store = field(default_factory=MemoryStore)
+    store: SharedStore = field(default_factory=MemoryStore)
     timeout: str = "5s"
 
     @property
@@ -125,11 +126,12 @@ class World:
         identity: DeliveryId = DeliveryId(7, 1),  # noqa: B008 - frozen
         sent: datetime | None = None,
     ) -> Parcel:
-        (message,) = WechatChannel(self.settings).render(post or self.post, NEWSLETTER)
+        # rendered for no destination: what a cover is needed for is the renderer's to check, and this one's to survive
+        (message,) = WechatChannel(self.settings).render(post or self.post, make_newsletter())
         recipient = Recipient(channel="wechat", address=place, variant="article", destination=place)
         return Parcel(message, recipient, identity, sent or datetime.now(UTC))
 
-    def transport(self, store: Store | None = None) -> WechatTransport:
+    def transport(self, store: SharedStore | None = None) -> WechatTransport:
         return WechatTransport(
             self.settings,
             store or self.store,
@@ -232,6 +234,45 @@ def test_a_picture_that_cannot_be_had_leaves_its_text_and_a_note(world: World) -
     assert f"picture left out: {world.pictures.url}/gone.png: the server answered 404" in receipt.text
     assert "a web page, not a picture" in receipt.text
     assert world.violations == []
+
+
+@pytest.mark.parametrize("error", [ValueError("//u:secret@e.org"), OSError(), RecursionError(), KeyError(1)])
+def test_no_picture_ends_a_send(world: World, error: Exception) -> None:
+    """Whatever goes wrong with it; the error's text may hold a signed address, and is not shown."""
+
+    def fetch(address: str, rules: FetchRules) -> Fetched:
+        if address.endswith(".png"):
+            raise error
+        return fetch_picture(address, rules)
+
+    with world.transport() as opened:
+        opened._fetch = fetch
+        receipt = opened.send(world.parcel())
+    assert f"picture left out: {world.pictures.url}/chart.png: cannot be fetched or read (" in receipt.text
+    assert "secret" not in receipt.text
+    assert world.kept("draft")[0]["content"].count("http://mmbiz.qpic.cn/") == 2
+
+
+def test_the_pictures_of_an_article_have_their_time_together(world: World) -> None:
+    """A fetch has no more than what is left of it; the pictures behind it are left out."""
+    seconds: list[float] = []
+
+    def fetch(address: str, rules: FetchRules) -> Fetched:
+        seconds.append(rules.seconds)
+        uploads.until = time.monotonic() + (5 if len(seconds) == 1 else -1)
+        return fetch_picture(address, rules)
+
+    names = ("chart.png", "photo.jpg", "cover.webp", "page.jpg")
+    html = "".join(f'<p><img src="{world.pictures.url}/{name}" alt="{name}"></p>' for name in names)
+    with world.transport() as opened:
+        uploads = opened._job(world.parcel()).uploads
+        uploads.fetch = fetch
+        assert 39 < uploads.until - time.monotonic() <= 40
+        assert uploads.content(html).endswith("<p>🖼 cover.webp</p><p>🖼 page.jpg</p>")
+    assert len(seconds) == 2
+    assert seconds[0] == 10
+    assert 0 < seconds[1] <= 5
+    assert "cover.webp: no time left: an article's pictures have 40 s together" in uploads.said
 
 
 def test_private_addresses_are_not_asked_unless_allowed(world: World) -> None:
@@ -470,6 +511,65 @@ def test_a_publication_whose_result_does_not_come(world: World) -> None:
     assert "WeChat has not told the result yet" in receipt.text
 
 
+@pytest.mark.parametrize(
+    "look",
+    [
+        HANG_UP,
+        Answer(500, b"oops"),
+        Answer(404, b"no such page"),
+        Answer.of({"errcode": -1, "errmsg": "system error"}),
+        Answer.of({"errcode": 45009, "errmsg": "reach max api daily quota limit"}),
+        Answer.of({"errcode": 48001, "errmsg": "api unauthorized"}),
+        Answer.of({"errcode": 0, "publish_status": [1]}),
+        Answer.of({"errcode": 0, "publish_status": None}),
+    ],
+)
+def test_a_publication_is_not_submitted_again_when_its_result_cannot_be_asked_for(
+    world: World, look: Answer
+) -> None:
+    answers = [TOKEN, Answer.of({"quota": {"remain": 9}}), Answer.of({"item": []}), *UPLOADED]
+    answers += [Answer.of({"errcode": 0, "publish_id": "100000"}), look]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers) as server,
+        scripted(world, server.url, publish_patience=timedelta(seconds=0.3)) as opened,
+    ):
+        receipt = opened.send(world.parcel("page", post))
+    assert receipt.provider_id == "100000"
+    assert "handed in for publication (publish_id 100000); " in receipt.text
+    assert "result" in receipt.text
+    assert [request.path for request in server.requests].count(SUBMIT) == 1
+    assert "token-not-to-print" not in receipt.text
+
+
+def test_a_later_try_of_a_submitted_publication_asks_for_its_result_alone(world: World) -> None:
+    """Not for the quota again: it may be used up by that very publication."""
+    with (
+        ScriptedHttp(
+            TOKEN, Answer.of({"errcode": 45009, "errmsg": "reach max api daily quota limit"})
+        ) as server,
+        scripted(world, server.url, publish_patience=timedelta(seconds=0.3)) as opened,
+    ):
+        parcel = world.parcel("page")
+        opened._store.set(opened._job(parcel).key, "100000", timedelta(minutes=1))
+        receipt = opened.send(parcel)
+    assert receipt.provider_id == "100000"
+    assert {request.path for request in server.requests[1:]} == {"/cgi-bin/freepublish/get"}
+
+
+def test_a_result_that_comes_after_trouble_is_told(world: World) -> None:
+    publish_id = {"errcode": 0, "publish_id": "100000"}
+    answers = [TOKEN, Answer.of({"quota": {"remain": 9}}), Answer.of({"item": []}), *UPLOADED]
+    answers += [Answer.of(publish_id), HANG_UP, Answer.of({"publish_status": 4})]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers) as server,
+        scripted(world, server.url, sleep=lambda _: None) as opened,
+        pytest.raises(Rejected, match="editors refuse"),
+    ):
+        opened.send(world.parcel("page", post))
+
+
 def test_a_publication_whose_answer_is_lost_is_in_doubt(world: World) -> None:
     """The draft's answer came; that of the submission did not."""
     parcel = world.parcel("page")
@@ -504,14 +604,71 @@ def test_a_mass_message_goes_once(world: World) -> None:
         with pytest.raises(Unavailable, match="asking again is safe"):
             opened.send(parcel)  # the draft
         assert opened.send(parcel).text.startswith("draft created and handed in for mass sending (msg_id ")
-        with pytest.raises(Unavailable) as soon:
+        with pytest.raises(Unconfirmed) as soon:
             opened.send(parcel)
-        assert (soon.value.code, soon.value.retry_after) == ("45066", timedelta(seconds=60))
+        assert soon.value.code == "45066"
         world.sandbox._wechat.clock = lambda: time.time() + 60
         receipt = opened.send(parcel)
     assert (receipt.code, receipt.provider_id) == ("45065", "3000000")
     assert "by an earlier try" in receipt.text
     assert (len(world.kept("draft")), len(world.kept("mass message"))) == (1, 1)
+
+
+def mass(world: World, *answers: Answer) -> tuple[WechatTransport, ScriptedHttp]:
+    """A transport whose `sendall` meets these answers; the draft is known already."""
+    server = ScriptedHttp(TOKEN, *answers)
+    opened = scripted(world, server.url, sleep=lambda _: None)
+    opened._store.set(opened._job(world.parcel("all")).key, "draft_1", timedelta(minutes=1))
+    return opened, server
+
+
+SENT = Answer.of({"errcode": 0, "msg_id": 7})
+SENT_BEFORE = Answer.of({"errcode": 45065, "errmsg": "clientmsgid exist", "msg_id": 7})
+GARBAGE = Answer(200, b"<html>")
+
+
+@pytest.mark.parametrize("answers", [[HANG_UP, SENT], [GARBAGE, SENT_BEFORE], [HANG_UP, Answer(502), SENT]])
+def test_a_mass_message_whose_answer_is_lost_is_asked_for_at_once(
+    world: World, answers: list[Answer]
+) -> None:
+    opened, server = mass(world, *answers)
+    with server, opened:
+        assert opened.send(world.parcel("all")).provider_id == "7"
+    sent = [request.json for request in server.requests if request.path == SENDALL]
+    assert len(sent) == len(answers)
+    assert len({body["clientmsgid"] for body in sent}) == 1
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        HANG_UP,
+        Answer(500, b"oops"),
+        Answer.of({"errcode": -1, "errmsg": "system error"}),
+        Answer.of({"errcode": 45028, "errmsg": "has no masssend quota"}),
+        Answer.of({"errcode": 45066, "errmsg": "same clientmsgid retry too fast"}),
+        Answer.of({"errcode": 40007, "errmsg": "invalid media_id"}),
+        Answer(404, b"no such page"),
+    ],
+)
+def test_a_mass_message_stays_in_doubt_once_an_answer_was_lost(world: World, then: Answer) -> None:
+    """Were it "failed", a resend of what failed would reach all followers again, under another clientmsgid."""
+    opened, server = mass(world, HANG_UP, then)
+    with server, opened, pytest.raises(Unconfirmed, match="distributor resolve") as caught:
+        opened.send(world.parcel("all"))
+    assert caught.value.scope is Scope.RECIPIENT
+    assert [request.path for request in server.requests].count(SENDALL) == 3
+
+
+@pytest.mark.parametrize("answer", [{"errcode": -1}, {"errcode": 45028}, {"errcode": 48001}])
+def test_a_mass_message_that_is_refused_at_once_is_in_no_doubt(
+    world: World, answer: Mapping[str, int]
+) -> None:
+    opened, server = mass(world, Answer.of(answer))
+    with server, opened, pytest.raises(SendError) as caught:
+        opened.send(world.parcel("all"))
+    assert not isinstance(caught.value, Unconfirmed)
+    assert [request.path for request in server.requests].count(SENDALL) == 1
 
 
 def test_the_mark_of_a_mass_message_is_the_deliverys_own(world: World) -> None:
@@ -552,16 +709,26 @@ def test_a_quota_that_is_spent_before_is_seen_first(world: World) -> None:
 # ── the wire ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def scripted(world: World, api: str) -> WechatTransport:
-    wechat = world.settings.wechat.model_copy(update={"api": api, "timeout": timedelta(seconds=2)})
+def scripted(
+    world: World, api: str, *, sleep: Callable[[float], None] = time.sleep, **table: timedelta
+) -> WechatTransport:
+    wechat = world.settings.wechat.model_copy(update={"api": api, "timeout": timedelta(seconds=2), **table})
     return WechatTransport(
         world.settings.model_copy(update={"wechat": wechat}),
         MemoryStore(),
         rules=FetchRules(allow_private=True),
+        sleep=sleep,
     )
 
 
 TOKEN = Answer.of({"access_token": "token-not-to-print", "expires_in": 7200})
+#: No draft is there yet; a cover, its picture in the article, and a draft come to be.
+UPLOADED = [
+    Answer.of({"item": []}),
+    Answer.of({"media_id": "cover_1"}),
+    Answer.of({"url": "http://mmbiz.qpic.cn/mmbiz_png/1/0"}),
+    Answer.of({"media_id": "draft_1"}),
+]
 #: A success without what was asked for: no drafts are listed, no picture gets an address.
 NOTHING = Answer.of({"errcode": 0})
 STALE = Answer.of({"errcode": 40001, "errmsg": "invalid credential token-not-to-print"})
@@ -604,6 +771,70 @@ def test_other_answers_and_no_secret_in_any(
     said = f"{caught.value!r} {caught.value} {caplog.text}"
     assert SECRET not in said
     assert "token-not-to-print" not in said
+
+
+LISTED: Mapping[str, object] = {"media_id": "d", "update_time": 4e9, "content": {"news_item": []}}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [Answer.of({"access_token": None, "expires_in": 7200})],
+        [Answer.of({"access_token": "t", "expires_in": 10**30})],
+        [TOKEN, Answer(200, b'{"a":' * 100_000)],
+        [TOKEN, Answer.of({"item": "none"})],
+        [TOKEN, Answer.of({"item": [1]})],
+        [TOKEN, Answer.of({"item": [{**LISTED, "update_time": "soon"}]})],
+        [TOKEN, Answer.of({"item": [{**LISTED, "content": []}]})],
+        [TOKEN, Answer.of({"item": [{**LISTED, "content": {"news_item": [None]}}]})],
+        [TOKEN, Answer.of({"item": []}), Answer.of({"media_id": None})],
+        [TOKEN, Answer.of({"item": []}), Answer.of({"media_id": "c"}), Answer.of({"url": [1]})],
+        [TOKEN, *UPLOADED[:3], Answer.of({"media_id": {}})],
+    ],
+)
+def test_an_answer_of_an_odd_shape_is_tried_later(world: World, answers: list[Answer]) -> None:
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers) as server,
+        scripted(world, server.url) as opened,
+        pytest.raises(Unavailable) as caught,
+    ):
+        opened.send(world.parcel("main", post))
+    assert caught.value.kind is Kind.SERVER
+    assert len(server.requests) == len(answers)
+
+
+@pytest.mark.parametrize("quota", [{}, {"quota": None}, {"quota": {"remain": None}}])
+@pytest.mark.parametrize("listed", [{"item": None}, {"item": [{"content": None}]}, {"errcode": 0}])
+def test_what_wechat_leaves_out_or_calls_null(
+    world: World, quota: Mapping[str, object], listed: Mapping[str, object]
+) -> None:
+    answers = [TOKEN, Answer.of({"errcode": 0, **quota}), Answer.of(listed), *UPLOADED[1:]]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with ScriptedHttp(*answers, SENT) as server, scripted(world, server.url) as opened:
+        assert opened.send(world.parcel("all", post)).provider_id == "7"
+
+
+@pytest.mark.parametrize("quota", ["much", {"remain": "much"}])
+def test_a_quota_of_an_odd_shape_is_asked_for_later(world: World, quota: object) -> None:
+    with (
+        ScriptedHttp(TOKEN, Answer.of({"quota": quota})) as server,
+        scripted(world, server.url) as opened,
+        pytest.raises(Unavailable, match="no usable `quota"),
+    ):
+        opened.send(world.parcel("all"))
+
+
+@pytest.mark.parametrize("publish_id", [None, "", [1]])
+def test_a_publication_without_a_number_is_in_doubt(world: World, publish_id: object) -> None:
+    answers = [TOKEN, Answer.of({"quota": {"remain": 9}}), Answer.of({"item": []}), *UPLOADED]
+    post = make_post("文", cover_image=world.post.cover_image)
+    with (
+        ScriptedHttp(*answers, Answer.of({"publish_id": publish_id})) as server,
+        scripted(world, server.url) as opened,
+        pytest.raises(Unconfirmed, match="no usable `publish_id`"),
+    ):
+        opened.send(world.parcel("page", post))
 
 
 @pytest.mark.parametrize(

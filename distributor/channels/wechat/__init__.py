@@ -8,7 +8,7 @@ from jinja2 import Environment
 
 from distributor.channels import OneWay
 from distributor.channels.wechat.render import render_wechat
-from distributor.channels.wechat.store import Store, open_store
+from distributor.channels.wechat.store import SharedStore, open_store
 from distributor.model import Message, Post, Recipient, Relay
 from distributor.pacing import UNLIMITED, Limit
 from distributor.rendering import template_environment
@@ -28,7 +28,7 @@ class WechatChannel(OneWay):
     #: The report at the end of a send repeats what the receipts say.
     ends_with_a_person = True
 
-    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+    def __init__(self, settings: Settings, store: SharedStore | None = None) -> None:
         self._settings = settings
         self._given_store = store
 
@@ -60,5 +60,5 @@ class WechatChannel(OneWay):
         return template_environment(self._settings.root)
 
     @cached_property
-    def _store(self) -> Store:
+    def _store(self) -> SharedStore:
         return self._given_store or open_store(self._settings.broker.url.get_secret_value())

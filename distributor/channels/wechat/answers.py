@@ -11,7 +11,7 @@ from functools import partial
 from zoneinfo import ZoneInfo
 
 from distributor.channels.redact import redact
-from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable
+from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 
 OK = 0
 #: The token is not (or no longer) valid: a new one, once, and the call again.
@@ -27,6 +27,8 @@ busy = partial(Unavailable, kind=Kind.SERVER)
 throttled = partial(Unavailable, kind=Kind.THROTTLE, counts=False, retry_after=timedelta(seconds=60))
 #: Until midnight in Beijing, when the quotas of a day begin anew.
 spent = partial(Unavailable, kind=Kind.THROTTLE, counts=False)
+#: An earlier try came through.
+in_doubt = partial(Unconfirmed, kind=Kind.SERVER)
 malformed = partial(Rejected, kind=Kind.CONTENT)
 #: Nothing goes through this account until a person has mended it.
 misconfigured = partial(Unavailable, kind=Kind.CONFIG, scope=Scope.CHANNEL, counts=False)
@@ -67,7 +69,9 @@ ERRCODES: Mapping[int, Row] = {
     45028: Row(spent, "the quota of mass messages is used up"),
     45011: Row(throttled, "too many calls a minute"),
     42010: Row(throttled, "too many mass messages a minute"),
-    45066: Row(throttled, "the same mass message was sent a moment ago"),
+    45066: Row(
+        in_doubt, "WeChat was handed this very mass message a moment ago, and does not say whether it goes"
+    ),
     53501: Row(throttled, "too many publications in a short time"),
     SENT_BEFORE: Row(malformed, "the same mass message was sent before"),
     45067: Row(malformed, "clientmsgid is too long"),

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+from pydantic import ValidationError
 
 from distributor.channels.http import NEVER_LEFT, UNUSABLE_ADDRESS, quiet
 from distributor.channels.redact import redact
 from distributor.channels.wechat.answers import OK, STALE_TOKEN, from_errcode, from_status
-from distributor.channels.wechat.store import Store
+from distributor.channels.wechat.shapes import NewToken, Shape
+from distributor.channels.wechat.store import SharedStore
 from distributor.channels.wechat.tokens import Token, Tokens
 from distributor.errors import Kind, Scope, SendError, Unavailable, Unconfirmed
 from distributor.pictures import Picture
+from distributor.rendering import cut
 from distributor.settings import WechatAccount
 
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
@@ -20,12 +23,13 @@ JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 quiet("httpx")
 
 Answer = Mapping[str, Any]
+S = TypeVar("S", bound=Shape)
 
 
 class WechatApi:
     """One account over one HTTP client."""
 
-    def __init__(self, base: str, account: WechatAccount, client: httpx.Client, store: Store) -> None:
+    def __init__(self, base: str, account: WechatAccount, client: httpx.Client, store: SharedStore) -> None:
         self.appid = account.appid
         self._base, self._client = base, client
         self._secret = account.secret.get_secret_value()
@@ -35,14 +39,14 @@ class WechatApi:
         self,
         path: str,
         body: Mapping[str, object],
+        shape: type[S],
         *,
-        wants: str = "",
         repeatable: bool = True,
         welcome: int = OK,
-    ) -> Answer:
-        """Posts JSON; the answer has the field `wants`; the errcode `welcome` is as good as 0. Raises SendError.
+    ) -> S:
+        """Posts JSON; the answer has this shape; the errcode `welcome` is as good as 0. Raises SendError.
 
-        A lost answer is Unavailable when the call is `repeatable`, else Unconfirmed.
+        An answer that is lost or of another shape is Unavailable when the call is `repeatable`, else Unconfirmed.
         """
         content = _json(body)
         answer = self._with_token(
@@ -56,20 +60,16 @@ class WechatApi:
             ),
             welcome,
         )
-        if wants and wants not in answer:
-            raise _lost(repeatable, Kind.SERVER, f"WeChat's answer has no `{wants}`")
-        return answer
+        return _shaped(answer, shape, repeatable)
 
-    def upload(self, path: str, picture: Picture, wants: str, **query: str) -> str:
-        """Posts a picture as the form's field `media`; returns the answer's field `wants`. Raises SendError."""
+    def upload(self, path: str, picture: Picture, shape: type[S], **query: str) -> S:
+        """Posts a picture as the form's field `media`. Raises SendError."""
         name = f"{picture.hash[:16]}.{picture.suffix}"
         files = {"media": (name, picture.data, picture.content_type)}
         answer = self._with_token(
             lambda token: self._post(path, token, params={**query, "access_token": token}, files=files)
         )
-        if wants not in answer:
-            raise _lost(True, Kind.SERVER, f"WeChat's answer has no `{wants}`")
-        return str(answer[wants])
+        return _shaped(answer, shape, True)
 
     def _ask_token(self, force: bool) -> Token:
         body = {
@@ -82,9 +82,10 @@ class WechatApi:
         if _errcode(answer) != OK:
             raise self._refusal(answer, "")
         try:
-            return Token(str(answer["access_token"]), int(answer["expires_in"]))
-        except (KeyError, TypeError, ValueError):
+            token = NewToken.model_validate(answer)
+        except ValidationError:
             raise Unavailable(text="WeChat answers without a token: check wechat.api") from None
+        return Token(token.access_token, token.expires_in)
 
     def _with_token(self, post: Callable[[str], Answer], welcome: int = OK) -> Answer:
         """Once more with a new token when the first one is refused."""
@@ -130,11 +131,20 @@ def _answer(response: httpx.Response) -> Answer | None:
     """The answer when it is one of WeChat's."""
     try:
         answer: Any = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(answer, dict) or not isinstance(answer.get("errcode", OK), int):
         return None
     return answer or None
+
+
+def _shaped(answer: Answer, shape: type[S], repeatable: bool) -> S:
+    try:
+        return shape.model_validate(answer)
+    except ValidationError as error:
+        places = (".".join(map(str, mistake["loc"])) for mistake in error.errors())
+        named = ", ".join(f"`{place}`" for place in dict.fromkeys(places))
+    raise _lost(repeatable, Kind.SERVER, f"WeChat's answer has no usable {cut(named, 200)}")
 
 
 def _connection_error(error: Exception, repeatable: bool, secrets: tuple[str, ...]) -> SendError:

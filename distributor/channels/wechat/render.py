@@ -81,8 +81,9 @@ def load_theme(templates: Environment) -> Theme:
 
 
 def render_wechat(post: Post, newsletter: Newsletter, templates: Environment) -> Message:
-    """One message. Raises PostError for a link to nowhere, and for a post in which nothing can be seen."""
+    """One message. Raises PostError for a link to nowhere, for a post in which nothing can be seen, and for want of a cover."""
     document = parse(post)
+    _require_cover(post, newsletter)
     warnings = list(document.warnings)
     title = _title(post, warnings)
     address = _source_address(post, newsletter, warnings)
@@ -105,6 +106,17 @@ def render_wechat(post: Post, newsletter: Newsletter, templates: Environment) ->
         },
         warnings=warnings,
     )
+
+
+def _require_cover(post: Post, newsletter: Newsletter) -> None:
+    table = newsletter.channel_settings.wechat
+    bare = [place.name for place in (table.destinations if table else ()) if not place.default_cover]
+    if bare and not post.cover_image:
+        raise PostError(
+            post.path,
+            "no cover, and WeChat takes no article without one: give the post a `cover_image`, or set `default_cover` for "
+            f"{', '.join(bare)} under [[channels.wechat.destinations]] in config/newsletters/{newsletter.slug}.toml",
+        )
 
 
 class Content(NamedTuple):

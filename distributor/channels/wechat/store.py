@@ -23,7 +23,7 @@ PREFIX = "distributor:"
 LOCK_HELD = 60.0
 
 
-class Store(Protocol):
+class SharedStore(Protocol):
     """A shared memory. It may forget at any time: what is asked for anew must be harmless."""
 
     def get(self, key: str, /) -> str | None:
@@ -100,7 +100,7 @@ class RedisStore:
                     lock.release()
 
 
-def open_store(broker: str) -> Store:
+def open_store(broker: str) -> SharedStore:
     """The store behind the broker's URL; without one, this process's memory."""
     if not broker:
         return MemoryStore()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from distributor.channels.wechat.store import Store
-from distributor.errors import Kind, Unavailable
+from distributor.channels.wechat.store import SharedStore
+from distributor.errors import Kind, Scope, Unavailable
 
 #: WeChat renews a token from 5 min before its end; both hold for that time.
 BEFORE_THE_END = 300
@@ -19,6 +19,11 @@ BEFORE_THE_END = 300
 JITTER = 60
 SHORTEST = 10
 FORCED_EVERY = timedelta(seconds=30)
+
+NOT_FORCED = (
+    "WeChat refuses the token and gives no other. It was not forced to: nobody remembers whether another worker has just done "
+    "that, and each time ends the others' token. If this comes again, Redis is away: see the log for `wechat_store away`"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ Ask = Callable[[bool], Token]
 class Tokens:
     """The token of one account."""
 
-    def __init__(self, store: Store, appid: str, ask: Ask) -> None:
+    def __init__(self, store: SharedStore, appid: str, ask: Ask) -> None:
         self._store, self._ask = store, ask
         self._key, self._forced = f"wechat:{appid}:token", f"wechat:{appid}:forced"
 
@@ -54,8 +59,11 @@ class Tokens:
             if known and known != refused:
                 return known  # another worker was faster
             plain = self._ask(False)
-            if plain.value != refused or known is None:
-                return self._keep(plain)
+            self._keep(plain)
+            if plain.value != refused:
+                return plain.value
+            if known is None:
+                raise Unavailable(text=NOT_FORCED, kind=Kind.CONFIG, scope=Scope.CHANNEL, counts=False)
             return self._keep(self._force())
 
     def _force(self) -> Token:

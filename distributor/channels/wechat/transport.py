@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from html import unescape
 from types import TracebackType
-from typing import Any, Self
+from typing import Literal, Self
 
 import httpx
 
 from distributor.channels.wechat.answers import NO_SUCH_MEDIA, PUBLISH_STATUSES, SENT_BEFORE, quota_spent
 from distributor.channels.wechat.api import WechatApi
-from distributor.channels.wechat.hosting import Hosting
 from distributor.channels.wechat.render import TITLE
-from distributor.channels.wechat.store import Store
-from distributor.errors import Kind, Rejected
+from distributor.channels.wechat.shapes import HandedIn, Kept, Listing, Progress, Quota, Submitted
+from distributor.channels.wechat.store import SharedStore
+from distributor.channels.wechat.uploads import Uploads
+from distributor.errors import Kind, Rejected, SendError, Unconfirmed
 from distributor.model import Parcel, Receipt
 from distributor.pictures import FetchRules, fetcher_of, rules_of
 from distributor.rendering import cut, utf16_units
@@ -38,6 +39,13 @@ FIRST_LOOK, LONGEST_LOOK = (
     8.0,
 )  # seconds between looks at a publication: freepublish/get has 100 calls a day
 
+#: Seconds before a mass message whose answer was lost is handed in again, as the same one.
+ASKED_AGAIN_AFTER = (1.0, 3.0)
+IN_DOUBT = (
+    "[the mass message was handed in, and its answer was lost: see on mp.weixin.qq.com whether it is out, then "
+    "`distributor resolve`]"
+)
+
 SUBMIT, SENDALL = "/cgi-bin/freepublish/submit", "/cgi-bin/message/mass/sendall"
 #: Which interface a mode needs a right to.
 NEEDS: Mapping[str, str] = {"publish": SUBMIT, "mass": SENDALL}
@@ -50,7 +58,7 @@ class Job:
     parcel: Parcel
     place: WechatDestination
     api: WechatApi
-    hosting: Hosting
+    uploads: Uploads
 
     @property
     def is_test(self) -> bool:
@@ -93,7 +101,7 @@ class WechatTransport:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: SharedStore,
         *,
         rules: FetchRules | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -118,10 +126,10 @@ class WechatTransport:
 
     def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - nothing to announce
         job = self._job(parcel)
-        if job.mode in NEEDS:
+        if job.mode in NEEDS and self._store.get(job.key) is None:  # an earlier try that got so far had it
             _require_right(job.api, NEEDS[job.mode])
         receipt = MODES[job.mode](self, job)
-        left_out = job.hosting.said
+        left_out = job.uploads.said
         return receipt._replace(text=f"{receipt.text}; {left_out}") if left_out else receipt
 
     # ── what a parcel needs ──────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +138,7 @@ class WechatTransport:
         place = self._place(parcel)
         api = self._api(place.name)
         return Job(
-            parcel, place, api, Hosting(api, self._store, self._rules, self._fetch, self._settings.root)
+            parcel, place, api, Uploads(api, self._store, self._rules, self._fetch, self._settings.root)
         )
 
     def _place(self, parcel: Parcel) -> WechatDestination:
@@ -173,36 +181,32 @@ class WechatTransport:
         if publish_id is None:
             media_id, _ = self._draft_of(job)
             body = {"media_id": media_id}
-            answer = job.api.call(SUBMIT, body, wants="publish_id", repeatable=False)
-            publish_id = str(answer["publish_id"])
+            publish_id = job.api.call(SUBMIT, body, Submitted, repeatable=False).publish_id
             self._store.set(job.key, publish_id, REMEMBERED)
         return self._published(job, publish_id)
 
     def _published(self, job: Job, publish_id: str) -> Receipt:
+        """Waits a little for the result. Raises Rejected when there is one, and it is a failure.
+
+        Nothing else is an error from here on: the article is handed in, and must not be a second time.
+        """
         until = time.monotonic() + self._settings.wechat.publish_patience.total_seconds()
-        pause = FIRST_LOOK
+        pause, untold = FIRST_LOOK, "WeChat has not told the result yet"
         while time.monotonic() < until:
-            answer = job.api.call("/cgi-bin/freepublish/get", {"publish_id": publish_id})
-            status = answer.get("publish_status", 1)
-            if status == 0:
-                return Receipt(
-                    provider_id=str(answer.get("article_id", publish_id)),
-                    code="0",
-                    text="published on the account's page",
-                )
-            if why := PUBLISH_STATUSES.get(status):
-                text = f"{why}: look at the draft on mp.weixin.qq.com"
-                raise Rejected(text=text, code=f"publish_status {status}", kind=Kind.POLICY)
+            try:
+                progress = job.api.call("/cgi-bin/freepublish/get", {"publish_id": publish_id}, Progress)
+            except SendError as error:
+                untold = f"the result is not known ({error})"
+            else:
+                if receipt := _result(progress, publish_id):
+                    return receipt
             self._sleep(min(pause, max(until - time.monotonic(), 0.0)))
             pause = min(pause * 2, LONGEST_LOOK)
-        return Receipt(
-            provider_id=publish_id,
-            code="0",
-            text=f"draft created and handed in for publication (publish_id {publish_id}); WeChat has not told the result yet",
-        )
+        text = f"draft created and handed in for publication (publish_id {publish_id}); {untold}"
+        return Receipt(provider_id=publish_id, code="0", text=text)
 
     def _mass(self, job: Job) -> Receipt:
-        """One message to all followers; WeChat knows a second try by its clientmsgid."""
+        """One message to all followers; WeChat knows a second try of this delivery by its clientmsgid."""
         media_id = self._store.get(job.key) or self._draft_of(job)[0]
         self._store.set(job.key, media_id, REMEMBERED)
         body = {
@@ -212,11 +216,29 @@ class WechatTransport:
             "send_ignore_reprint": 0,
             "clientmsgid": job.mark,
         }
-        answer = job.api.call(SENDALL, body, welcome=SENT_BEFORE)
-        code, message_id = str(answer.get("errcode", 0)), str(answer.get("msg_id", ""))
+        answer = self._sent_to_all(job, body)
+        code, message_id = str(answer.errcode), str(answer.msg_id)
         when = " by an earlier try" if code == str(SENT_BEFORE) else ""
         text = f"draft created and handed in for mass sending{when} (msg_id {message_id})"
         return Receipt(provider_id=message_id, code=code, text=text)
+
+    def _sent_to_all(self, job: Job, body: Mapping[str, object]) -> HandedIn:
+        """The answer of sendall. One that is lost is asked for again at once, by the same clientmsgid.
+
+        Raises SendError; Unconfirmed as soon as one answer was lost, whatever WeChat says afterwards: a used-up quota may be
+        this very message's, and a delivery that fails may be sent again under another clientmsgid.
+        """
+        try:
+            return job.api.call(SENDALL, body, HandedIn, welcome=SENT_BEFORE, repeatable=False)
+        except Unconfirmed as lost:
+            said: SendError = lost
+        for pause in ASKED_AGAIN_AFTER:
+            self._sleep(pause)
+            try:
+                return job.api.call(SENDALL, body, HandedIn, welcome=SENT_BEFORE, repeatable=False)
+            except SendError as error:
+                said = error
+        raise Unconfirmed(text=f"{said.text} {IN_DOUBT}", code=said.code, kind=said.kind) from None
 
     # ── the draft ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -225,15 +247,15 @@ class WechatTransport:
         if not job.is_test and (media_id := _find(job, "/cgi-bin/draft/batchget", "media_id")):
             return media_id, True
         covers = (job.parcel.message.content["cover"], job.place.default_cover)
-        cover = job.hosting.cover(covers)  # first: without one, nothing else is worth an upload
-        content = job.hosting.content(job.parcel.message.content["content"])
+        cover = job.uploads.cover(covers)  # first: without one, nothing else is worth an upload
+        content = job.uploads.content(job.parcel.message.content["content"])
         try:
             return _add(job, content, cover.media_id), False
         except Rejected as error:
             if cover.fresh or error.code != str(NO_SUCH_MEDIA):
                 raise
         # the cover that we remember was deleted from the account's library
-        return _add(job, content, job.hosting.cover(covers, anew=True).media_id), False
+        return _add(job, content, job.uploads.cover(covers, anew=True).media_id), False
 
 
 MODES: Mapping[str, Callable[[WechatTransport, Job], Receipt]] = {
@@ -251,26 +273,33 @@ def places(newsletter: Newsletter) -> Sequence[WechatDestination]:
 
 def _add(job: Job, content: str, cover: str) -> str:
     article = {**job.article(), "content": content, "thumb_media_id": cover}
-    answer = job.api.call("/cgi-bin/draft/add", {"articles": [article]}, wants="media_id")
-    return str(answer["media_id"])
+    return job.api.call("/cgi-bin/draft/add", {"articles": [article]}, Kept).media_id
 
 
-def _find(job: Job, path: str, name: str) -> str | None:
-    """The id of what an earlier try of this delivery left: the same title, digest and source, not older than the issue."""
-    answer = job.api.call(path, {"offset": 0, "count": LATEST, "no_content": 1})
-    wanted, since = job.article(), (job.parcel.sent_date - CLOCKS).timestamp()
-    for item in answer.get("item", ()):
-        if item.get("update_time", 0) >= since and any(_same(one, wanted) for one in _articles(item)):
-            return str(item.get(name, "")) or None
+def _result(progress: Progress, publish_id: str) -> Receipt | None:
+    """What became of a publication; None while it is under way. Raises Rejected when it has failed."""
+    status = progress.publish_status
+    if status == 0:
+        return Receipt(
+            provider_id=progress.article_id or publish_id, code="0", text="published on the account's page"
+        )
+    if why := PUBLISH_STATUSES.get(status):
+        text = f"{why}: look at the draft on mp.weixin.qq.com"
+        raise Rejected(text=text, code=f"publish_status {status}", kind=Kind.POLICY)
     return None
 
 
-def _articles(item: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    found: Sequence[Mapping[str, Any]] = item.get("content", {}).get("news_item", ())
-    return found
+def _find(job: Job, path: str, name: Literal["media_id", "article_id"]) -> str | None:
+    """The id of what an earlier try of this delivery left: the same title, digest and source, not older than the issue."""
+    listing = job.api.call(path, {"offset": 0, "count": LATEST, "no_content": 1}, Listing)
+    wanted, since = job.article(), (job.parcel.sent_date - CLOCKS).timestamp()
+    for item in listing.item:
+        if item.update_time >= since and any(_same(one, wanted) for one in item.content.news_item):
+            return str(getattr(item, name)) or None
+    return None
 
 
-def _same(one: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
+def _same(one: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
     """WeChat gives texts back with `&amp;` in them, and makes up a digest where there was none."""
     names = [name for name in ("title", "digest", "content_source_url") if wanted[name] or name != "digest"]
     return all(unescape(str(one.get(name, ""))) == unescape(str(wanted[name])) for name in names)
@@ -278,6 +307,6 @@ def _same(one: Mapping[str, Any], wanted: Mapping[str, object]) -> bool:
 
 def _require_right(api: WechatApi, path: str) -> None:
     """Asks for the quota of an interface: an account without a right to it is told so. Raises SendError."""
-    quota = api.call("/cgi-bin/openapi/quota/get", {"cgi_path": path}).get("quota", {})
-    if quota.get("remain", 1) <= 0:
+    answer = api.call("/cgi-bin/openapi/quota/get", {"cgi_path": path}, Quota)
+    if answer.quota.remain <= 0:
         raise quota_spent(path)

@@ -7,14 +7,15 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import NamedTuple
 
 from distributor.channels.wechat.api import WechatApi
-from distributor.channels.wechat.store import Store
+from distributor.channels.wechat.shapes import Kept, Uploaded
+from distributor.channels.wechat.store import SharedStore
 from distributor.errors import Kind, PictureError, Rejected, shown_address
 from distributor.pictures import Fetch, FetchRules, Picture, as_jpeg_or_png
 from distributor.rendering import cut, is_web
@@ -26,8 +27,9 @@ MOST_BYTES = 1_000_000
 #: Twice the column on a screen with two pixels to a point.
 MOST_WIDTH = 1354
 REMEMBERED = timedelta(days=30)
-#: Seconds for fetching all pictures of an article; a server that hangs must not hold the others up for ever.
-PATIENCE = 120.0
+#: Seconds for all pictures of an article; what is left then goes without. A server that hangs must not hold up the article,
+#: nor for long the end of a worker (`worker_soft_shutdown_timeout` in tasks.py).
+PATIENCE = 40.0
 #: So many pictures that were left out are named in a receipt; the log names all.
 NAMED = 2
 
@@ -42,11 +44,11 @@ class Cover(NamedTuple):
 
 
 @dataclass
-class Hosting:
+class Uploads:
     """One account's pictures. `problems` collects what an editor should know."""
 
     api: WechatApi
-    store: Store
+    store: SharedStore
     rules: FetchRules
     fetch: Fetch
     root: Path
@@ -104,7 +106,7 @@ class Hosting:
         key = f"wechat:{self.api.appid}:picture:{picture.hash}"
         known = self.store.get(key)
         if known is None:
-            known = self.api.upload("/cgi-bin/media/uploadimg", picture, "url")
+            known = self.api.upload("/cgi-bin/media/uploadimg", picture, Uploaded).url
             self.store.set(key, known, REMEMBERED)
         return known
 
@@ -112,25 +114,45 @@ class Hosting:
         key = f"wechat:{self.api.appid}:cover:{picture.hash}"
         if not anew and (known := self.store.get(key)):
             return Cover(known, fresh=False)
-        media_id = self.api.upload("/cgi-bin/material/add_material", picture, "media_id", type="image")
+        media_id = self.api.upload("/cgi-bin/material/add_material", picture, Kept, type="image").media_id
         self.store.set(key, media_id, REMEMBERED)
         return Cover(media_id, fresh=True)
 
     def _fitted(self, address: str) -> Picture:
-        if time.monotonic() > self.until:
+        """Raises PictureError, and nothing else: no picture is worth an article."""
+        try:
+            return self._had(address)
+        except PictureError:
+            raise
+        except Exception as error:  # by its name alone: its text may hold a signed address
+            log.debug("wechat picture", exc_info=error)
+            reason = f"cannot be fetched or read ({type(error).__name__}): open its address in a browser"
+            raise PictureError(address, reason) from None
+
+    def _had(self, address: str) -> Picture:
+        left = self.until - time.monotonic()
+        if left <= 0:
             raise PictureError(address, f"no time left: an article's pictures have {PATIENCE:g} s together")
-        data = self.fetch(address, self.rules).data if is_web(address) else _read(self.root, address)
-        return as_jpeg_or_png(
-            data, most_bytes=MOST_BYTES, most_width=MOST_WIDTH, keep_gif=False, address=address
-        )
+        if not is_web(address):
+            return picture_of_project(self.root, address)
+        rules = replace(self.rules, seconds=min(self.rules.seconds, left))
+        return _made_fit(self.fetch(address, rules).data, address)
 
 
-def _read(root: Path, name: str) -> bytes:
-    """A file of the project."""
+def picture_of_project(root: Path, name: str) -> Picture:
+    """A picture in the project's folder, as WeChat takes it. Raises PictureError."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise PictureError(name, "lies outside the project: copy it into the project's folder")
     try:
-        return (root / name).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise PictureError(name, f"cannot be read ({error.strerror}): is the path right?") from None
+    return _made_fit(data, name)
+
+
+def _made_fit(data: bytes, address: str) -> Picture:
+    return as_jpeg_or_png(data, most_bytes=MOST_BYTES, most_width=MOST_WIDTH, keep_gif=False, address=address)
 
 
 def _replaced(found: re.Match[str], hosted: Mapping[str, str | None]) -> str:
