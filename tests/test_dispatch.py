@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fakes import (
@@ -37,19 +37,31 @@ from distributor.dispatch import (
     sweep,
     write_audience,
 )
-from distributor.errors import Kind, Rejected, RequestRefused, Scope, ServiceDown, Unavailable, Unconfirmed
+from distributor.errors import (
+    Kind,
+    PostError,
+    Rejected,
+    RequestRefused,
+    Scope,
+    ServiceDown,
+    Unavailable,
+    Unconfirmed,
+)
 from distributor.ledger import Ledger, ResendRequest
 from distributor.model import (
     DeliveryState,
     IssueState,
+    Message,
     OpenedBy,
     Parcel,
+    Post,
     Receipt,
     Recipient,
     ResendScope,
     SkipReason,
 )
 from distributor.pacing import Limit
+from distributor.preflight import NotFit
 from distributor.settings import Newsletter, Settings
 
 SECOND = timedelta(seconds=1)
@@ -172,6 +184,47 @@ class TestOpening:
         monkeypatch.setattr(Ledger, "freeze", cancelled_meanwhile)
         assert not write_audience(world.engine, issue)
         assert world.check_sum(issue).planned == 0
+
+
+@dataclass
+class Faulty(FakeChannel):
+    """Its renderer meets what it does not expect."""
+
+    error: Exception = field(default_factory=RecursionError)
+
+    def render(self, _post: Post, _newsletter: Newsletter) -> Sequence[Message]:
+        raise self.error
+
+
+class TestABugInARenderer:
+    @pytest.mark.parametrize(
+        "error", [RecursionError("maximum recursion depth"), ValueError("odd"), KeyError()]
+    )
+    def test_it_is_a_refusal_that_names_channel_and_post(
+        self, database: Database, error: Exception, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        channels = [FakeChannel(), Faulty("telegram", error=error)]
+        world = make_world(database, channels=channels)
+        world.subscribe("ann")
+        newsletter = make_newsletter({"email": {}, "telegram": {}})
+        with pytest.raises(NotFit) as caught:
+            open_issue(world.engine, newsletter, make_post(), DAY, by=OpenedBy.PERSON)
+        assert str(caught.value).startswith("first.md: error: refused: it cannot be shown on telegram (")
+        assert f"{type(error).__name__}" in str(caught.value)
+        assert "Traceback" in caplog.text
+        with pytest.raises(PostError, match=r"^first\.md: it cannot be shown on telegram"):
+            dispatch.render(world.engine, newsletter, make_post())
+
+    @pytest.mark.parametrize("part", ["host_pictures", "facts"])
+    def test_so_is_one_around_it(self, world: World, part: str) -> None:
+        def broken(*_: object, **__: object) -> NoReturn:
+            raise RecursionError
+
+        engine = replace(world.engine, **{part: broken})  # type: ignore[arg-type]
+        findings = dispatch.inspect(engine, world.newsletter, make_post(), DAY).findings
+        assert ["RecursionError" in finding.text for finding in findings if finding.check == "refused"] == [
+            True
+        ]
 
 
 SECRET = "hunter2"

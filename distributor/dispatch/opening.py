@@ -9,7 +9,7 @@ from functools import partial
 from distributor.audience import AudienceQuery, active, behind, of_domains
 from distributor.channels import EVERYBODY, Channel
 from distributor.dispatch.engine import Engine
-from distributor.dispatch.inspecting import Tell, inspect_to_send, tell_warnings
+from distributor.dispatch.inspecting import Tell, inspect_to_send, render_on, tell_warnings, with_pictures
 from distributor.errors import RequestRefused
 from distributor.ledger import WINDOW, LeaseLost, NewIssue
 from distributor.model import Issue, Message, OpenedBy, Post, Recipient
@@ -36,11 +36,11 @@ def render(engine: Engine, newsletter: Newsletter, post: Post, *, fetch: bool = 
     Raises:
         PostError: a bad post is refused before the first delivery.
     """
-    hosted = engine.host_pictures(post, fetch=fetch)
+    hosted = with_pictures(engine, post, fetch=fetch)
     return [
         message
         for name in newsletter.channels
-        for message in engine.channels[name].render(hosted, newsletter)
+        for message in render_on(engine.channels[name], hosted, newsletter)
     ]
 
 
