@@ -648,6 +648,18 @@ class TestPace:
         assert 29 < world.engine.pacer.reserve([limit]).wait <= 30
         assert world.ledger.due_channels() == {}
 
+    def test_what_is_sent_may_ask_to_wait_all_the_same(self, database: Database) -> None:
+        """An edit behind the last part that is one too many: the delivery is done, and the bot is to wait."""
+        limit = Limit("email", rate=1000, burst=1000)
+        world = make_world(database, channels=[FakeChannel(pace=[limit])])
+        world.subscribe("ann", "bob")
+        world.channel.script[ANN] = [Receipt(retry_after=600 * SECOND)]
+        issue = world.open()
+        assert world.drain() == 1
+        assert world.states(issue) == {"ann": "sent", "bob": "pending"}
+        assert 598 < world.engine.pacer.reserve([limit]).wait <= 600
+        world.check_sum(issue)
+
     def test_a_short_wait_is_waited_out(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lane, "IDLE_PATIENCE", 2.0)
         slept: list[float] = []

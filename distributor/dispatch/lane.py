@@ -498,6 +498,8 @@ class Lane:
         attempt.noted = journal.end(result)
         if result.state is DeliveryState.SENT:
             self._relay_works(attempt.way.relay)
+            if attempt.receipt.retry_after:
+                self._hold_back(attempt.way.limits[0].key, attempt.receipt.retry_after, attempt.way)
         return result
 
     def _handed_over(self, attempt: Try, parcel: Parcel, then: Parcel | None) -> Receipt:
@@ -585,12 +587,15 @@ class Lane:
             key = attempt.way.limits[0].key
         else:
             return
+        self._hold_back(key, wait, attempt.way)
+
+    def _hold_back(self, key: str, wait: timedelta, way: Way) -> None:
         if wait < WALL:
             self.engine.pacer.block(key, wait.total_seconds())
         else:
             self.engine.pacer.throttled(key, wait.total_seconds())
         self._walls[key] = wait
-        self.ways.give_up_permits(attempt.way)
+        self.ways.give_up_permits(way)
 
     def _channel_trouble(self, error: SendError, relay: Relay) -> Halt:
         """The relay stops, and with the last one the channel; no recipient pays for it with a try."""
