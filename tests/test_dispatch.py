@@ -589,6 +589,20 @@ class TestChannelTrouble:
         assert world.states(issue) == {"ann": "pending"}
         assert world.ledger.stop_count("email") == 1
 
+    def test_so_it_does_when_opening_meets_a_bug(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        world.subscribe("ann")
+        world.channel.troubles = [ValueError(SECRET)]
+        issue = world.open()
+        assert world.drain() == 0
+        assert world.states(issue) == {"ann": "pending"}
+        assert world.ledger.stopped_channels()["email"].reason.startswith(
+            "no connection opens: the transport met a bug (ValueError)"
+        )
+        assert "transport_bug channel=email relay=fake ValueError" in caplog.text
+        assert "hunter2" not in caplog.text
+
     def test_it_waits_longer_each_time_and_a_success_clears_it(self, world: World) -> None:
         world.subscribe("ann")
         world.channel.troubles = [DOWN, DOWN, DOWN]

@@ -19,7 +19,6 @@ from distributor.dispatch.hold import Hold, Keeper, clock
 from distributor.dispatch.known import KnownIssues
 from distributor.dispatch.ways import NoWay, Way, Ways, stop_names
 from distributor.errors import (
-    DistributorError,
     Kind,
     Rejected,
     Scope,
@@ -506,7 +505,7 @@ class Lane:
         """What else a transport raises is a bug, and how far it came is not known."""
         try:
             return attempt.way.transport.send(parcel, then)
-        except DistributorError:
+        except (SendError, ServiceDown):
             raise
         except Exception as error:
             raise self._bug(error, attempt) from None
