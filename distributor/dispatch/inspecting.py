@@ -79,13 +79,12 @@ def render_on(channel: Channel, post: Post, newsletter: Newsletter) -> Sequence[
 
 
 def _unforeseen(what: str, post: Post, error: Exception) -> PostError:
-    """Tells the log where it came from; nobody else sees a traceback."""
-    log.error("%s: %s", post.path, what, exc_info=error)
+    """Tells the log where it came from, below what a command line shows: nobody else sees a traceback."""
+    log.warning("%s: %s", post.path, what, exc_info=error)
     said = " ".join(str(error).split())[:LONGEST_SAID]
     reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return PostError(
-        post.path, f"{what} ({reason}): see the log; is something unusual in the post, or a template?"
-    )
+    advice = "is something unusual in the post, or in a template? distributor --verbose check tells where it comes from"
+    return PostError(post.path, f"{what} ({reason}): {advice}")
 
 
 def findings_of(
