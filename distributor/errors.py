@@ -15,6 +15,7 @@
 A send error names its `scope` (whom it concerns) and its `kind` (what it is about): the engine decides by these alone.
 """
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -75,6 +76,11 @@ class PictureError(DistributorError):
     def __init__(self, address: str, reason: str) -> None:
         self.address, self.reason = address, reason
         super().__init__(f"{shown_address(address)}: {reason}")
+
+
+def frames_of(error: BaseException) -> str:
+    """Where a bug came from, for the log: files, lines and code. The message is left out, which may quote a secret."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def shown_address(address: str) -> str:

@@ -264,7 +264,8 @@ class Receipt(NamedTuple):
     """A transport's proof that it accepted one part, with the provider's id when there is one.
 
     `address` is set when the provider told us that the recipient lives elsewhere now (a migrated Telegram chat).
-    `whole`: what was sent stands for all parts that are left.
+    `whole`: what was sent stands for all parts that are left. `retry_after`: the provider asks to wait so long before
+    anything else is sent with the same login.
     """
 
     provider_id: str | None = None
@@ -272,6 +273,7 @@ class Receipt(NamedTuple):
     text: str = ""
     address: str | None = None
     whole: bool = False
+    retry_after: timedelta | None = None
 
 
 class Delivery(NamedTuple):

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -256,8 +256,8 @@ class EmailSettings(Frozen):
             ("email.domains: a name", [group.name for group in self.domains]),
             ("email.domains: a domain", [domain for group in self.domains for domain in group.domains]),
         ):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{what} stands there twice: {', '.join(twice)}")
+            if twice := _twice(names):
+                raise ValueError(f"{what} stands there twice: {twice}")
         if self.relays and all(relay.domains for relay in self.relays):
             raise ValueError("email.relays: one of them must carry everybody else: leave its `domains` out")
         return self
@@ -457,6 +457,11 @@ class TelegramDestination(Frozen):
         description="rich: one message of Bot API 10.1, blank in some clients; else, and in need, parts",
     )
 
+    @property
+    def place(self) -> str:
+        """The chat, or chat/topic, in one spelling: Telegram reads names in any case."""
+        return f"{self.chat}/{self.thread}".lower() if self.thread else self.chat.lower()
+
 
 class WecomDestination(Frozen):
     """`[[channels.wecom.destinations]]`: a group robot, and how it speaks."""
@@ -515,23 +520,53 @@ class Theme(Frozen):
     )
 
 
+class _Place(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+PlaceT = TypeVar("PlaceT", bound=_Place)
+
+
+def names_of_their_own(places: tuple[PlaceT, ...]) -> tuple[PlaceT, ...]:
+    """A name says which place a message is for. Raises ValueError."""
+    if twice := _twice([place.name for place in places]):
+        raise ValueError(f"a name stands there twice: {twice}; each destination needs one of its own")
+    return places
+
+
+def chats_of_their_own(places: tuple[TelegramDestination, ...]) -> tuple[TelegramDestination, ...]:
+    """Raises ValueError: a chat (or topic) would get every issue twice, or a part of the destinations none."""
+    if twice := _twice([place.place for place in places]):
+        raise ValueError(f"a chat stands there twice: {twice}; a chat or topic is one destination")
+    return places
+
+
+def _twice(values: Sequence[str]) -> str:
+    return ", ".join(sorted({value for value in values if values.count(value) > 1}))
+
+
 class TelegramChannelSettings(Frozen):
     """`[channels.telegram]` of a newsletter."""
 
     subscribers: bool = True
-    destinations: tuple[TelegramDestination, ...] = ()
+    destinations: Annotated[
+        tuple[TelegramDestination, ...],
+        AfterValidator(names_of_their_own),
+        AfterValidator(chats_of_their_own),
+    ] = ()
 
 
 class WecomChannelSettings(Frozen):
     """`[channels.wecom]` of a newsletter."""
 
-    destinations: tuple[WecomDestination, ...] = ()
+    destinations: Annotated[tuple[WecomDestination, ...], AfterValidator(names_of_their_own)] = ()
 
 
 class WechatChannelSettings(Frozen):
     """`[channels.wechat]` of a newsletter."""
 
-    destinations: tuple[WechatDestination, ...] = ()
+    destinations: Annotated[tuple[WechatDestination, ...], AfterValidator(names_of_their_own)] = ()
 
 
 class HandoffDestination(Frozen):
@@ -560,7 +595,7 @@ class HandoffDestination(Frozen):
 class HandoffChannelSettings(Frozen):
     """`[channels.handoff]` of a newsletter."""
 
-    destinations: tuple[HandoffDestination, ...] = ()
+    destinations: Annotated[tuple[HandoffDestination, ...], AfterValidator(names_of_their_own)] = ()
 
 
 #: The channels with a table of their own, in the order they are sent.

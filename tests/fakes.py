@@ -64,7 +64,7 @@ class FakeChannel:
     pace: Sequence[Limit] = ()
     groups: Sequence[str] = ()
     script: dict[str, list[Answer]] = field(default_factory=dict)
-    troubles: list[SendError] = field(default_factory=list)
+    troubles: list[Exception] = field(default_factory=list)
     before: Callable[[Parcel], None] = lambda _parcel: None
     calls: list[Parcel] = field(default_factory=list)
     accepted: list[Parcel] = field(default_factory=list)

@@ -19,7 +19,7 @@ from email import message_from_bytes
 from email.policy import default
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -29,6 +29,7 @@ from services import Project, free_port
 from sqlalchemy import select
 
 from distributor import doctor
+from distributor.channels.email import EmailChannel
 from distributor.cli import main, watching
 from distributor.cli.app import app
 from distributor.db import Database, chunks
@@ -1195,6 +1196,21 @@ class TestCheck:
         )
         assert [line.split(": ")[1] for line in findings] == ["error"] * 2 + ["warning"] * 3 + ["note"] * 2
         assert last == "2 errors, 3 warnings, 2 notes in 1 post"
+
+    def test_what_a_renderer_did_not_foresee_is_a_finding(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def render(*_: object) -> NoReturn:
+            raise RecursionError("too deep")
+
+        monkeypatch.setattr(EmailChannel, "render", render)
+        done = shop.run("check", "receipts")
+        assert (done.status, done.err) == (1, "")
+        said = "posts/receipts.md: error: refused: it cannot be shown on email (RecursionError: too deep): is something"
+        assert done.out.startswith(said)
+        done = shop.run("preview", "receipts")
+        assert done.status == 2
+        assert "posts/receipts.md: it cannot be shown on email (RecursionError: too deep): " in done.err
 
     def test_a_post_that_may_go_out(self, shop: Shop) -> None:
         done = shop.run("check", "receipts")

@@ -1,10 +1,11 @@
 """The stories, with a channel that answers by script, on both databases."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from fakes import (
@@ -19,8 +20,11 @@ from fakes import (
     make_world,
     migrated_database,
 )
+from sqlalchemy import update
 
 from distributor import dispatch
+from distributor.channels.handoff import HandoffChannel
+from distributor.channels.wecom import WecomChannel
 from distributor.db import Database, deliveries
 from distributor.dispatch import (
     AudienceHeld,
@@ -33,18 +37,32 @@ from distributor.dispatch import (
     sweep,
     write_audience,
 )
-from distributor.errors import Kind, Rejected, RequestRefused, Scope, ServiceDown, Unavailable, Unconfirmed
+from distributor.errors import (
+    Kind,
+    PostError,
+    Rejected,
+    RequestRefused,
+    Scope,
+    ServiceDown,
+    Unavailable,
+    Unconfirmed,
+)
 from distributor.ledger import Ledger, ResendRequest
 from distributor.model import (
     DeliveryState,
     IssueState,
+    Message,
     OpenedBy,
+    Parcel,
+    Post,
     Receipt,
     Recipient,
     ResendScope,
     SkipReason,
 )
 from distributor.pacing import Limit
+from distributor.preflight import NotFit
+from distributor.settings import Newsletter, Settings
 
 SECOND = timedelta(seconds=1)
 DOWN = Unavailable(text="connection refused", scope=Scope.CHANNEL, kind=Kind.NETWORK)
@@ -168,6 +186,54 @@ class TestOpening:
         assert world.check_sum(issue).planned == 0
 
 
+@dataclass
+class Faulty(FakeChannel):
+    """Its renderer meets what it does not expect."""
+
+    error: Exception = field(default_factory=RecursionError)
+
+    def render(self, _post: Post, _newsletter: Newsletter) -> Sequence[Message]:
+        raise self.error
+
+
+class TestABugInARenderer:
+    @pytest.mark.parametrize(
+        "error", [RecursionError("maximum recursion depth"), ValueError("odd"), KeyError()]
+    )
+    def test_it_is_a_refusal_that_names_channel_and_post(
+        self, database: Database, error: Exception, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        channels = [FakeChannel(), Faulty("telegram", error=error)]
+        world = make_world(database, channels=channels)
+        world.subscribe("ann")
+        newsletter = make_newsletter({"email": {}, "telegram": {}})
+        with pytest.raises(NotFit) as caught:
+            open_issue(world.engine, newsletter, make_post(), DAY, by=OpenedBy.PERSON)
+        assert str(caught.value).startswith("first.md: error: refused: it cannot be shown on telegram (")
+        assert f"{type(error).__name__}" in str(caught.value)
+        assert "Traceback" in caplog.text
+        with pytest.raises(PostError, match=r"^first\.md: it cannot be shown on telegram"):
+            dispatch.render(world.engine, newsletter, make_post())
+
+    @pytest.mark.parametrize("part", ["host_pictures", "facts"])
+    def test_so_is_one_around_it(self, world: World, part: str) -> None:
+        def broken(*_: object, **__: object) -> NoReturn:
+            raise RecursionError
+
+        engine = replace(world.engine, **{part: broken})  # type: ignore[arg-type]
+        findings = dispatch.inspect(engine, world.newsletter, make_post(), DAY).findings
+        assert ["RecursionError" in finding.text for finding in findings if finding.check == "refused"] == [
+            True
+        ]
+
+
+SECRET = "hunter2"
+
+
+def explode(_parcel: Parcel) -> Receipt:
+    raise KeyError(SECRET)
+
+
 class TestSending:
     def test_everybody_gets_it_once(self, database: Database) -> None:
         world = make_world(database, lanes=3)
@@ -242,18 +308,45 @@ class TestSending:
         assert world.drain(seconds=0.2) == 0
         assert world.states(issue) == {"ann": "pending"}
 
-    def test_a_bug_in_a_transport_is_loud_and_its_delivery_in_doubt(self, world: World) -> None:
-        def explode(_parcel: Any) -> Receipt:
-            raise KeyError("a bug")
-
+    def test_a_bug_in_a_transport_is_loud_and_its_delivery_alone_in_doubt(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
         world.subscribe("ann", "bob")
         world.channel.script[ANN] = [explode]
         issue = world.open()
-        with pytest.raises(KeyError):
-            world.drain()
-        world.clock.forward(LEASE)
-        assert sweep(world.engine).recovered == 1
-        assert world.states(issue) == {"ann": "unconfirmed", "bob": "unconfirmed"}
+        assert world.drain() == 2
+        assert world.states(issue) == {"ann": "unconfirmed", "bob": "sent"}
+        entry = world.log(issue)[ANN]
+        assert (entry.code, entry.text) == (
+            "bug",
+            "the transport met a bug (KeyError): it may have gone; see the log",
+        )
+        assert f"transport_bug channel=email delivery={issue.id}." in caplog.text
+        assert "in explode" in caplog.text
+        assert "hunter2" not in caplog.text
+        world.check_sum(issue)
+
+    def test_a_bug_that_comes_again_and_again_stops_the_channel(self, world: World) -> None:
+        """Else it would bring the whole audience into doubt."""
+        names = [f"reader-{number}" for number in range(9)]
+        world.subscribe(*names)
+        world.channel.script = {world.address(name): [explode] for name in names}
+        issue = world.open()
+        world.drain()
+        assert world.check_sum(issue).unconfirmed == lane.MOST_BUGS
+        assert "met a bug (KeyError) 3 times" in world.ledger.stopped_channels()["email"].reason
+
+    def test_a_message_that_the_issue_does_not_have_fails_alone_and_says_so(self, world: World) -> None:
+        world.subscribe("ann", "bob", "cy")
+        issue = world.open()
+        ann = world.log(issue)[ANN].seq
+        with world.database.write() as connection:
+            mine = (deliveries.c.issue_id == issue.id, deliveries.c.seq == ann)
+            connection.execute(update(deliveries).where(*mine).values(variant="gone"))
+        world.drain()
+        assert world.states(issue) == {"ann": "failed", "bob": "sent", "cy": "sent"}
+        entry = world.log(issue)[ANN]
+        assert entry.text == "the issue has no message of the variant 'gone', and nothing was sent"
         world.check_sum(issue)
 
 
@@ -357,6 +450,43 @@ class TestVariants:
         assert world.states(issue) == {"@late": "sent"}
         assert [parcel.message.variant for parcel in world.channel.accepted] == ["default"]
 
+    def test_one_that_asks_for_more_than_was_frozen_gets_the_plain_message(self, database: Database) -> None:
+        def newsletter(*places: Mapping[str, Any]) -> Newsletter:
+            return make_newsletter({"wecom": {"destinations": list(places)}})
+
+        before = newsletter({"name": "a"})
+        channel = WecomChannel(Settings(root=Path(), newsletters={"daily": before}))
+        world = make_world(database, channels=[channel], newsletter=before)
+        issue, _ = open_issue(world.engine, before, make_post(), DAY, by=OpenedBy.PERSON)
+        after = newsletter({"name": "a"}, {"name": "b", "mode": "text", "mention_all": True})
+        assert write_audience(replace(world.engine, newsletters={"daily": after}), issue)
+        found = {entry.address: entry.variant for entry in world.ledger.log(issue.id)}
+        assert found == {"a": "markdown_v2", "b": "text"}
+
+    def test_what_nothing_was_frozen_for_is_left_out_and_told(
+        self, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A hand-off place has a pack of its own, and a whole channel has messages of its own."""
+
+        def newsletter(*names: str, **more: Mapping[str, Any]) -> Newsletter:
+            places = [{"name": name, "title": name, "to": "desk@example.com"} for name in names]
+            return make_newsletter({"handoff": {"destinations": places}, **more})
+
+        before, after = newsletter("one"), newsletter("one", "two", email={})
+        settings = Settings(root=Path(), newsletters={"daily": before})
+        world = make_world(database, channels=[HandoffChannel(settings), FakeChannel()], newsletter=before)
+        world.subscribe("ann")
+        issue, _ = open_issue(world.engine, before, make_post(), DAY, by=OpenedBy.PERSON)
+        told: list[str] = []
+        assert write_audience(replace(world.engine, newsletters={"daily": after}), issue, told.append)
+        assert world.states(issue) == {"one": "pending"}
+        assert world.check_sum(issue).planned == 1
+        assert [text.partition(" goes out without ")[2].partition(":")[0] for text in told] == [
+            "the destination two of handoff",
+            "the subscribers of email",
+        ]
+        assert all(text in caplog.text for text in told)
+
 
 class TestParts:
     def test_a_long_message_resumes_at_the_part_that_failed(self, database: Database) -> None:
@@ -459,6 +589,20 @@ class TestChannelTrouble:
         assert world.states(issue) == {"ann": "pending"}
         assert world.ledger.stop_count("email") == 1
 
+    def test_so_it_does_when_opening_meets_a_bug(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        world.subscribe("ann")
+        world.channel.troubles = [ValueError(SECRET)]
+        issue = world.open()
+        assert world.drain() == 0
+        assert world.states(issue) == {"ann": "pending"}
+        assert world.ledger.stopped_channels()["email"].reason.startswith(
+            "no connection opens: the transport met a bug (ValueError)"
+        )
+        assert "transport_bug channel=email relay=fake ValueError" in caplog.text
+        assert "hunter2" not in caplog.text
+
     def test_it_waits_longer_each_time_and_a_success_clears_it(self, world: World) -> None:
         world.subscribe("ann")
         world.channel.troubles = [DOWN, DOWN, DOWN]
@@ -517,6 +661,18 @@ class TestPace:
         assert world.states(issue) == {"ann": "pending", "bob": "pending"}
         assert 29 < world.engine.pacer.reserve([limit]).wait <= 30
         assert world.ledger.due_channels() == {}
+
+    def test_what_is_sent_may_ask_to_wait_all_the_same(self, database: Database) -> None:
+        """An edit behind the last part that is one too many: the delivery is done, and the bot is to wait."""
+        limit = Limit("email", rate=1000, burst=1000)
+        world = make_world(database, channels=[FakeChannel(pace=[limit])])
+        world.subscribe("ann", "bob")
+        world.channel.script[ANN] = [Receipt(retry_after=600 * SECOND)]
+        issue = world.open()
+        assert world.drain() == 1
+        assert world.states(issue) == {"ann": "sent", "bob": "pending"}
+        assert 598 < world.engine.pacer.reserve([limit]).wait <= 600
+        world.check_sum(issue)
 
     def test_a_short_wait_is_waited_out(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lane, "IDLE_PATIENCE", 2.0)

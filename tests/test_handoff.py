@@ -4,17 +4,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 import pytest
-from fakes import BOTH, QUICK, FakeChannel, World, make_world, migrated_database
+from fakes import BOTH, QUICK, FakeChannel, World, make_newsletter, make_world, migrated_database
 
 from distributor.alerts import Alerts
+from distributor.channels.handoff import HandoffChannel
 from distributor.db import Database
 from distributor.dispatch import lane, resend, sweep
 from distributor.dispatch.engine import Policy
 from distributor.errors import AWAITING, AwaitingPerson, SendError, Unconfirmed
 from distributor.ledger import ResendRequest
-from distributor.model import DeliveryState, Issue, Receipt, Recipient, ResendScope
+from distributor.model import DeliveryState, Issue, Parcel, Receipt, Recipient, ResendScope
 from distributor.notices import Notices
 from distributor.schedule import look_after, report
 from distributor.settings import Settings
@@ -156,6 +158,34 @@ def test_the_report_says_who_is_awaited_and_the_watchdog_is_told_that_all_is_wel
     assert "the answer was lost" not in notice.body
     assert "1 of them awaiting a person" in report(world.engine, issue)
     assert alerts.pings == ["all went well"]
+
+
+def test_one_person_for_two_places_gets_a_pack_for_each(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [{"name": name, "title": name, "to": PERSON} for name in ("group-one", "group-two")]
+    newsletter = make_newsletter({"handoff": {"destinations": places}})
+    channel = HandoffChannel(Settings(root=Path(), newsletters={"daily": newsletter}))
+    world = make_world(database, channels=[channel], newsletter=newsletter)
+    handed: list[tuple[str, str]] = []
+
+    class ByHand:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002
+            handed.append((parcel.message.content["place"], parcel.message.content["to"]))
+            raise WITH_THEM
+
+    monkeypatch.setattr(channel, "open", lambda _relay: ByHand())
+    issue = world.open()
+    world.drain("handoff")
+    assert sorted(handed) == [("group-one", PERSON), ("group-two", PERSON)]
+    entries = world.ledger.log(issue.id)
+    assert sorted(entry.destination or "" for entry in entries) == ["group-one", "group-two"]
+    assert world.ledger.tallies(issue.id)["handoff"].unconfirmed == 2
 
 
 def test_one_in_doubt_is_an_alarm_as_before(database: Database) -> None:

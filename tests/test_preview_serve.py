@@ -25,6 +25,7 @@ from distributor.errors import PostError
 from distributor.model import Message
 from distributor.preview import likeness
 from distributor.preview.board import (
+    MOST_BOARDS,
     Board,
     Desk,
     Meter,
@@ -437,6 +438,51 @@ class TestSafety:
             port = int(address.rpartition(":")[2])
             assert httpx.get(f"http://localhost:{port}/").status_code == 200
             assert listening_on(port) == {"127.0.0.1"}
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            (
+                {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+                200,
+            ),
+            ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}, 200),
+            ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
+        ],
+    )
+    def test_pages_of_other_sites_may_lead_here_and_not_ask(
+        self, project: Project, headers: dict[str, str], status: int
+    ) -> None:
+        write(project)
+        desk = desk_of(project)
+        with serving(desk) as address:
+            answer = httpx.get(address + "/", headers=headers)
+            assert answer.status_code == status
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (desk._boards == {}) == (status == 403)
+
+    def test_keys_that_are_no_posts_leave_nothing_behind(self, project: Project) -> None:
+        write(project)
+        desk = desk_of(project)
+        desk.board()
+        for number in range(50):
+            [trouble] = desk.board(f"x{number}").troubles
+            assert "there is no post" in trouble.reason
+        assert set(desk._boards) == {"", "first.md"}
+
+    def test_boards_of_many_posts_are_kept_by_their_last_use(self, project: Project) -> None:
+        names = [f"post-{number:02}" for number in range(MOST_BOARDS + 5)]
+        for name in names:
+            write(project, name)
+        desk = desk_of(project)
+        kept = desk.board("post-00.md")
+        for name in names[1:]:
+            desk.board(f"{name}.md")
+            assert desk.board("post-00.md") is kept
+        assert len(desk._boards) == MOST_BOARDS
 
     def test_the_page_asks_for_nothing_from_outside(self, project: Project) -> None:
         write(project)

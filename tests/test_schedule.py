@@ -9,13 +9,14 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from services import Project
 
 from distributor.audience import NewSubscriber
 from distributor.bootstrap import Distributor, build, prepare
+from distributor.channels.email import EmailChannel
 from distributor.dispatch import drain
 from distributor.errors import ServiceDown
 from distributor.model import IssueState, OpenedBy
@@ -326,6 +327,22 @@ class TestOpening:
         scheduler.tick(DUE)
         assert stage.state is IssueState.SENDING
         assert stage.told == [f"a-broken-one {DAY}: the issue is held, a person must look"]
+
+    def test_a_bug_in_a_renderer_holds_the_post_by_name(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def render(*_: object) -> NoReturn:
+            raise RecursionError("too deep")
+
+        monkeypatch.setattr(EmailChannel, "render", render)
+        path = stage.write_post()
+        stage.tick()
+        stage.tick(after=1)
+        assert stage.told == ["the issue is held, a person must look"]
+        assert stage.body.startswith(
+            f"{path}: error: refused: it cannot be shown on email (RecursionError: too deep)"
+        )
+        assert "could not do its work" not in stage.body
 
     def test_a_database_that_is_away_is_no_reason_to_hold_an_issue(self, stage: Stage) -> None:
         def away(_newsletter: Newsletter) -> Path:

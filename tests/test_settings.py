@@ -4,6 +4,7 @@ import re
 import tomllib
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from services import ROOT, Project
@@ -137,6 +138,54 @@ class TestMistakes:
     def test_of_a_newsletter_s_file(self, project: Project, text: str, mistake: str) -> None:
         found = mistakes_in(project, text, "newsletters/ai-daily.toml")
         assert any(line.startswith("newsletters/ai-daily.toml") and mistake in line for line in found), found
+
+    @pytest.mark.parametrize(
+        ("channel", "places", "mistake"),
+        [
+            ("telegram", [{"chat": "@paper"}, {"chat": "@evening"}], "a name stands there twice: a;"),
+            ("wecom", [{}, {"mode": "text"}], "a name stands there twice: a;"),
+            ("wechat", [{}, {}], "a name stands there twice: a;"),
+            (
+                "handoff",
+                [{"title": "x", "to": "a@b.example"}, {"title": "y", "to": "b@b.example"}],
+                "a name stands there twice: a;",
+            ),
+            (
+                "telegram",
+                [{"chat": "@Paper"}, {"name": "b", "chat": "@paper", "format": "rich"}],
+                "a chat stands there twice: @paper;",
+            ),
+            (
+                "telegram",
+                [{"chat": "-100", "thread": 7}, {"name": "b", "chat": "-100", "thread": 7}],
+                "a chat stands there twice: -100/7;",
+            ),
+        ],
+    )
+    def test_two_destinations_that_are_one(
+        self, project: Project, channel: str, places: list[dict[str, Any]], mistake: str
+    ) -> None:
+        """Else the check passes, and the day ends at a constraint of the database."""
+        text = (ROOT / "config/newsletters/ai-daily.toml").read_text("utf-8")
+        head = text[: text.index("[channels.")]
+        for place in places:
+            values = "".join(f"{key} = {value!r}\n" for key, value in {"name": "a", **place}.items())
+            head += f"[[channels.{channel}.destinations]]\n{values}"
+        [found] = mistakes_in(project, head, "newsletters/ai-daily.toml")
+        assert re.match(rf"newsletters/ai-daily\.toml:\d+: channels\.{channel}\.destinations: ", found)
+        assert mistake in found
+
+    def test_two_topics_of_a_chat_are_two_destinations(self, project: Project) -> None:
+        chat = {"chat": "-100"}
+        places = [
+            {"name": "a", **chat},
+            {"name": "b", **chat, "thread": 7},
+            {"name": "c", **chat, "thread": 8},
+        ]
+        settings = project.settings(newsletter={"channels": {"telegram": {"destinations": places}}})
+        table = settings.newsletters["ai-daily"].channel_settings.telegram
+        assert table
+        assert [place.name for place in table.destinations] == ["a", "b", "c"]
 
     def test_a_folder_without_config_is_told_with_the_way_out(self, tmp_path: Path) -> None:
         [found] = [line for line in mistakes_of(tmp_path) if "not found" in line]

@@ -18,7 +18,16 @@ from distributor.dispatch.engine import Engine, Stop, placeholder_values
 from distributor.dispatch.hold import Hold, Keeper, clock
 from distributor.dispatch.known import KnownIssues
 from distributor.dispatch.ways import NoWay, Way, Ways, stop_names
-from distributor.errors import Kind, Rejected, Scope, SendError, ServiceDown, Unavailable
+from distributor.errors import (
+    Kind,
+    Rejected,
+    Scope,
+    SendError,
+    ServiceDown,
+    Unavailable,
+    Unconfirmed,
+    frames_of,
+)
 from distributor.journal import JournalBroken, NoJournal, Progress, record_of
 from distributor.ledger import NOTHING_DUE, LeaseLost, Postponed, Slice
 from distributor.model import (
@@ -59,6 +68,8 @@ IDLE_PATIENCE = 5.0
 IDLE_NAP = 0.5
 #: Seconds a lane sleeps at least for permits: then several are there, and a call brings a batch.
 PERMIT_NAP = 0.02
+#: So many bugs of a transport stop its channel for a while.
+MOST_BUGS = 3
 #: Seconds that a permit may be used before its time: a sleep costs more than sending a mail.
 PERMIT_EARLY = 0.002
 
@@ -84,8 +95,11 @@ class Sent:
 class Try:
     """A delivery that a lane is about to send, or sends: its parts, how far they came, since when."""
 
-    def __init__(self, delivery: Delivery, parcels: Sequence[Parcel], way: Way) -> None:
-        self.delivery, self.parcels, self.way = delivery, parcels, way
+    def __init__(
+        self, delivery: Delivery, parcels: Sequence[Parcel], way: Way, refusal: Rejected | None = None
+    ) -> None:
+        """`refusal`: why there is nothing to send."""
+        self.delivery, self.parcels, self.way, self.refusal = delivery, parcels, way, refusal
         self.parts_sent = delivery.parts_sent
         self.receipts: Sequence[str] = delivery.receipts
         self.receipt = _NO_RECEIPT
@@ -105,7 +119,12 @@ class Try:
         return Progress(self.parts_sent, self.receipts)
 
     def remaining(self) -> Iterator[tuple[int, Parcel]]:
-        """Number and parcel of each part, as long as parts are left; each knows the receipts of those before it."""
+        """Number and parcel of each part, as long as parts are left; each knows the receipts of those before it.
+
+        Raises Rejected when there is nothing to send.
+        """
+        if self.refusal:
+            raise self.refusal
         for number, parcel in enumerate(self.parcels, 1):
             if self.parts_left:
                 yield number, parcel._replace(receipts=self.receipts) if self.sent_something else parcel
@@ -162,6 +181,7 @@ class Lane:
         self._asked: dict[int, datetime] = {}
         self._size = engine.settings.slice
         self._promised: Try | None = None
+        self._bugs = 0
 
     def run(self) -> None:
         try:
@@ -395,13 +415,21 @@ class Lane:
         sent = Sent()
         for delivery in deliveries:
             try:
-                ready.append(Try(delivery, self._parcels(delivery), self.ways.find(delivery.recipient)))
+                ready.append(self._prepared(delivery))
             except NoWay as error:
                 sent.unused.append(Postponed(delivery=delivery, due_in=error.wait))
             except SendError as error:
                 halt = self._channel_trouble(error, self.ways.last_tried)
                 return deque(), Sent(unused=[Postponed(delivery=each) for each in deliveries], halt=halt)
         return ready, sent
+
+    def _prepared(self, delivery: Delivery) -> Try:
+        """What cannot be sent is one that will be refused. Raises NoWay, and SendError when no connection opens."""
+        way = self.ways.find(delivery.recipient)
+        try:
+            return Try(delivery, self._parcels(delivery), way)
+        except Rejected as refusal:
+            return Try(delivery, (), way, refusal)
 
     def _blocked(self, deliveries: Sequence[Delivery]) -> dict[str, timedelta]:
         """Domains that asked us to wait, by their key."""
@@ -456,7 +484,7 @@ class Lane:
                     journal.undo(identity)
                     return AGAIN
                 then = self._announced(attempt, following) if number == len(attempt.parcels) else None
-                attempt.accepted(attempt.way.transport.send(parcel, then))
+                attempt.accepted(self._handed_over(attempt, parcel, then))
             else:
                 result = attempt.ended(
                     DeliveryState.SENT, code=attempt.receipt.code, text=attempt.receipt.text
@@ -469,12 +497,38 @@ class Lane:
         attempt.noted = journal.end(result)
         if result.state is DeliveryState.SENT:
             self._relay_works(attempt.way.relay)
+            if attempt.receipt.retry_after:
+                self._hold_back(attempt.way.limits[0].key, attempt.receipt.retry_after, attempt.way)
         return result
+
+    def _handed_over(self, attempt: Try, parcel: Parcel, then: Parcel | None) -> Receipt:
+        """What else a transport raises is a bug, and how far it came is not known."""
+        try:
+            return attempt.way.transport.send(parcel, then)
+        except (SendError, ServiceDown):
+            raise
+        except Exception as error:
+            raise self._bug(error, attempt) from None
+
+    def _bug(self, error: Exception, attempt: Try) -> Unconfirmed:
+        """One message may be odd. After a few, the channel pauses: a bug must not bring the whole audience into doubt."""
+        name, identity = type(error).__name__, attempt.delivery.identity
+        trace = frames_of(error)
+        log.error("transport_bug channel=%s delivery=%s %s\n%s", self.channel.name, identity, name, trace)
+        self._bugs += 1
+        if self._bugs >= MOST_BUGS:
+            self._stop(self.channel.name, f"its transport met a bug ({name}) {self._bugs} times: see the log")
+            self.deadline = time.monotonic()
+        return Unconfirmed(
+            text=f"the transport met a bug ({name}): it may have gone; see the log", code="bug"
+        )
 
     def _announced(self, attempt: Try, following: Try | None) -> Parcel | None:
         """The parcel that will follow over the same connection, if that is sure: its permit is in hand, and its time."""
         self._promised = None
         if following is None or following.way is not attempt.way or not attempt.way.permits:
+            return None
+        if not following.parcels:
             return None
         if time.monotonic() >= self._until or not self._may_go_on():
             return None
@@ -532,12 +586,15 @@ class Lane:
             key = attempt.way.limits[0].key
         else:
             return
+        self._hold_back(key, wait, attempt.way)
+
+    def _hold_back(self, key: str, wait: timedelta, way: Way) -> None:
         if wait < WALL:
             self.engine.pacer.block(key, wait.total_seconds())
         else:
             self.engine.pacer.throttled(key, wait.total_seconds())
         self._walls[key] = wait
-        self.ways.give_up_permits(attempt.way)
+        self.ways.give_up_permits(way)
 
     def _channel_trouble(self, error: SendError, relay: Relay) -> Halt:
         """The relay stops, and with the last one the channel; no recipient pays for it with a try."""
@@ -572,9 +629,14 @@ class Lane:
     # ── what is sent ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _parcels(self, delivery: Delivery) -> Sequence[Parcel]:
-        """The parts that are still to be sent."""
+        """The parts that are still to be sent. Raises Rejected when the issue has no such message."""
         issue_id = delivery.identity.issue_id
-        parts = self._known.messages[delivery.recipient.variant]
+        parts = self._known.messages.get(delivery.recipient.variant)
+        if parts is None:
+            raise Rejected(
+                text=f"the issue has no message of the variant {delivery.recipient.variant!r}, and nothing was sent",
+                kind=Kind.CONFIG,
+            )
         sent_date = self._sent_date(delivery)
         values = placeholder_values(
             self.engine.base_url, issue_id, delivery.recipient.token, self._known.page

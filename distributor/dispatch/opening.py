@@ -1,7 +1,7 @@
 """Opening an issue: rendered, frozen, its audience written down."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -9,7 +9,7 @@ from functools import partial
 from distributor.audience import AudienceQuery, active, behind, of_domains
 from distributor.channels import EVERYBODY, Channel
 from distributor.dispatch.engine import Engine
-from distributor.dispatch.inspecting import Tell, inspect_to_send, tell_warnings
+from distributor.dispatch.inspecting import Tell, inspect_to_send, render_on, tell_warnings, with_pictures
 from distributor.errors import RequestRefused
 from distributor.ledger import WINDOW, LeaseLost, NewIssue
 from distributor.model import Issue, Message, OpenedBy, Post, Recipient
@@ -17,6 +17,8 @@ from distributor.settings import Newsletter
 
 log = logging.getLogger(__name__)
 
+#: The variant of whoever asks for none of its own.
+DEFAULT = "default"
 #: Deliveries of the first window of a pace group: the first message must not wait for fifty thousand rows.
 FIRST_WINDOW = 2_000
 
@@ -34,11 +36,11 @@ def render(engine: Engine, newsletter: Newsletter, post: Post, *, fetch: bool = 
     Raises:
         PostError: a bad post is refused before the first delivery.
     """
-    hosted = engine.host_pictures(post, fetch=fetch)
+    hosted = with_pictures(engine, post, fetch=fetch)
     return [
         message
         for name in newsletter.channels
-        for message in engine.channels[name].render(hosted, newsletter)
+        for message in render_on(engine.channels[name], hosted, newsletter)
     ]
 
 
@@ -131,16 +133,22 @@ def takes_subscribers(newsletter: Newsletter, channel: str) -> bool:
     return bool(getattr(table, "subscribers", False))
 
 
-def write_audience(engine: Engine, issue: Issue) -> bool:
-    """Writes the deliveries down, window by window; a crash resumes behind the last window. False: somebody else is at it."""
+def write_audience(
+    engine: Engine, issue: Issue, tell: Callable[[str], None] = lambda _left_out: None
+) -> bool:
+    """Writes the deliveries down, window by window; a crash resumes behind the last window. False: somebody else is at it.
+
+    `tell` gets what is left out, since nothing was frozen for it. So does the log.
+    """
     token = engine.ledger.take_opening(issue.id, engine.settings.lease)
     if token is None:
         return False
     newsletter = engine.newsletters[issue.newsletter]
-    fixed = _destinations(engine, newsletter, issue)
+    frozen = _Frozen(issue, engine.ledger.messages(issue.id), tell)
+    fixed = _destinations(engine, newsletter, frozen)
     moment = engine.ledger.freeze(issue.id)
     engine.publish(issue, None)  # again: the issue was approved, or whoever opened it did not come this far
-    audiences = _subscribed(newsletter, fixed, moment)
+    audiences = _subscribed(newsletter, fixed, moment, frozen)
     try:
         _write(engine, issue, token, fixed, audiences)
     except LeaseLost as error:
@@ -150,29 +158,67 @@ def write_audience(engine: Engine, issue: Issue) -> bool:
     return True
 
 
-def _destinations(engine: Engine, newsletter: Newsletter, issue: Issue) -> Mapping[str, Sequence[Recipient]]:
-    """Channel → its fixed places. One that came into the configuration since the messages were frozen, and wants a variant
-    that nobody wanted then, gets the one for everybody."""
-    frozen = engine.ledger.messages(issue.id)
+@dataclass(frozen=True)
+class _Frozen:
+    """What can be sent of an issue: its messages, by "channel/variant". The configuration may have changed since then."""
 
-    def fitted(place: Recipient) -> Recipient:
-        there = f"{place.channel}/{place.variant}" in frozen or f"{place.channel}/default" not in frozen
-        return place if there else place._replace(variant="default")
+    issue: Issue
+    messages: Collection[str]
+    tell: Callable[[str], None]
 
+    def fitted(self, place: Recipient) -> Recipient | None:
+        """The place with its variant; else with what is nearest to it, down to the one for everybody. None: left out."""
+        for variant in (*_ever_plainer(place.variant), DEFAULT):
+            if f"{place.channel}/{variant}" in self.messages:
+                return place._replace(variant=variant)
+        self._left_out(f"the destination {place.destination or place.address} of {place.channel}")
+        return None
+
+    def serves_subscribers(self, channel: str) -> bool:
+        there = f"{channel}/{DEFAULT}" in self.messages
+        if not there:
+            self._left_out(f"the subscribers of {channel}")
+        return there
+
+    def _left_out(self, who: str) -> None:
+        issue = self.issue
+        text = (
+            f"issue {issue.id} ({issue.newsletter} {issue.local_date}) goes out without {who}: they came into the "
+            "configuration when its messages were frozen already; from the next issue on they are in"
+        )
+        log.error("left_out %s", text)
+        self.tell(text)
+
+
+def _ever_plainer(variant: str) -> Iterator[str]:
+    """`text+split+all`, `text+split`, `text`: what stands behind a + is asked for besides."""
+    while variant:
+        yield variant
+        variant = variant.rpartition("+")[0]
+
+
+def _destinations(
+    engine: Engine, newsletter: Newsletter, frozen: _Frozen
+) -> Mapping[str, Sequence[Recipient]]:
+    """Channel → its fixed places."""
     return {
-        name: [fitted(place) for place in engine.channels[name].destinations(newsletter)]
+        name: [
+            fitted
+            for place in engine.channels[name].destinations(newsletter)
+            if (fitted := frozen.fitted(place)) is not None
+        ]
         for name in newsletter.channels
     }
 
 
 def _subscribed(
-    newsletter: Newsletter, fixed: Mapping[str, Sequence[Recipient]], moment: datetime
+    newsletter: Newsletter, fixed: Mapping[str, Sequence[Recipient]], moment: datetime, frozen: _Frozen
 ) -> Mapping[str, AudienceQuery]:
     """Channel → its subscribers; one who is a destination as well gets the issue once, as the destination."""
     return {
         name: active(newsletter.slug, name, moment, without=[recipient.address for recipient in fixed[name]])
         for name in newsletter.channels
-        if takes_subscribers(newsletter, name)
+        if takes_subscribers(newsletter, name) and frozen.serves_subscribers(name)
     }
 
 

@@ -46,7 +46,7 @@ def sweep(engine: Engine) -> Swept:
         ledger.stop_issue(issue.id, issue.state, SkipReason(issue.state))
     for issue in ledger.issues(states=[IssueState.OPENING]):
         try:
-            write_audience(engine, issue)
+            write_audience(engine, issue, troubles.append)
         except (KeyError, RequestRefused):
             # Its newsletter or a channel has left the configuration: the other issues must not wait for that.
             log.exception("opening_failed issue=%s newsletter=%s", issue.id, issue.newsletter)

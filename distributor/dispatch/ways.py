@@ -4,6 +4,7 @@ A lane keeps one connection for each relay it uses. Relays are chosen anew for e
 has used up its day is passed over, and the others carry its share.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,8 +13,11 @@ from datetime import timedelta
 
 from distributor.channels import Channel, Transport
 from distributor.dispatch.engine import Engine
+from distributor.errors import DistributorError, Scope, Unavailable, frames_of
 from distributor.model import Recipient, Relay
 from distributor.pacing import Grant, Limit
+
+log = logging.getLogger(__name__)
 
 #: A relay whose day is used up is looked at again after this: the cap may have been raised.
 CAP_WAIT = timedelta(minutes=10)
@@ -135,8 +139,20 @@ class Ways:
 
     def _transport(self, relay: Relay) -> Transport:
         if relay.name not in self._transports:
-            self._transports[relay.name] = self._stack.enter_context(self.channel.open(relay.name))
+            self._transports[relay.name] = self._opened(relay)
         return self._transports[relay.name]
+
+    def _opened(self, relay: Relay) -> Transport:
+        """Nothing is handed over yet: what is no error of ours stops the channel, as any trouble with a connection does."""
+        try:
+            return self._stack.enter_context(self.channel.open(relay.name))
+        except DistributorError:
+            raise
+        except Exception as error:
+            name, place = type(error).__name__, f"channel={self.channel.name} relay={relay.name}"
+            log.error("transport_bug %s %s\n%s", place, name, frames_of(error))  # noqa: TRY400 - it may quote a secret
+            text = f"no connection opens: the transport met a bug ({name}); see the log"
+            raise Unavailable(text=text, scope=Scope.CHANNEL, counts=False) from None
 
 
 def relays_for(channel: Channel, recipient: Recipient) -> Sequence[Relay]:

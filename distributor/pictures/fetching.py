@@ -89,11 +89,19 @@ def _follow(pool: httpcore.ConnectionPool, address: str, rules: FetchRules) -> b
         answer = _get(pool, url, rules)
         if isinstance(answer, bytes):
             return answer
-        there = _web(urljoin(str(url), answer))
+        there = _web(_joined(url, answer))
         if (url.scheme, there.scheme) == ("https", "http"):
             raise _Refused("leads from https to http, where anybody may change it: link an https picture")
         url = there
     raise _Refused(f"more than {rules.most_redirects} redirects: link the picture itself")
+
+
+def _joined(url: httpx.URL, location: str) -> str:
+    """Where a redirect leads. Refuses what cannot be told."""
+    try:
+        return urljoin(str(url), location)
+    except ValueError:  # such as `http://[`
+        raise _Refused("leads to no address: link the picture itself") from None
 
 
 def _web(address: str) -> httpx.URL:
@@ -240,6 +248,9 @@ _UNICAST = ipaddress.ip_network("2000::/3")
 #: An IPv4 address stands in these: the first leads to it, through the network's translator; the others are tunnels.
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 _TUNNELS = (ipaddress.ip_network("2002::/16"), ipaddress.ip_network("2001::/32"))
+#: What the standard library of 3.11 calls global and no host of the public network has: protocol assignments (RFC 6890),
+#: the relays of 6to4 (RFC 7526), and documentation (RFC 9637).
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
 
 
 def is_public(address: str) -> bool:
@@ -253,6 +264,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if found not in _UNICAST or any(found in tunnel for tunnel in _TUNNELS):
             return False
+    if any(found in network for network in _SPECIAL):
+        return False
     return found.is_global and not (found.is_multicast or found.is_reserved or found.is_unspecified)
 
 

@@ -33,11 +33,12 @@ _MAGIC: Mapping[str, re.Pattern[bytes]] = {
     "bmp": re.compile(rb"BM.{4}\0{4}", re.DOTALL),
     "tiff": re.compile(rb"II\*\0|MM\0\*"),
     "heic": re.compile(rb".{4}ftyp(heic|heix|hevc|mif1|msf1)", re.DOTALL),
+    # Possessive (`*+`): what stands before <svg is read once. Else a hundred empty comments without one take for ever.
     "svg": re.compile(
-        rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<svg\b",
+        rb"(?:\xef\xbb\xbf)?(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*+<svg\b",
         re.DOTALL | re.IGNORECASE,
     ),
-    "a web page": re.compile(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html\b)", re.IGNORECASE),
+    "a web page": re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?:<!doctype html|<html\b)", re.IGNORECASE),
 }
 READABLE = frozenset({"jpeg", "png", "gif", "webp", "avif", "bmp", "tiff"})
 #: Why the others are not read, and what to do.

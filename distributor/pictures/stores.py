@@ -183,7 +183,7 @@ def _s3_client(settings: S3Settings) -> Any:
         config=Config(
             signature_version="s3v4",
             s3={"addressing_style": settings.addressing},
-            connect_timeout=10,
+            connect_timeout=5,
             read_timeout=20,
             retries={"max_attempts": 2, "mode": "standard"},
             # The checksum trailers that boto3 sends by default since 1.36 are unknown to many a store that speaks S3.

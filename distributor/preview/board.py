@@ -28,6 +28,8 @@ from distributor.settings import Newsletter, Settings, load_settings
 
 #: From this share of a limit on, a meter warns.
 NEAR = 0.7
+#: Boards that are kept, by when they were last asked for: each holds every channel's rendering, pictures and all.
+MOST_BOARDS = 16
 #: A post's slug is not unique and its path is: the page names a post by the path below the folder.
 Key = str
 Channels = Mapping[str, "Channel | Exception"]
@@ -142,6 +144,11 @@ class Board:
     def panel(self, channel: str) -> Panel | None:
         return next((panel for panel in self.panels if panel.channel == channel), None)
 
+    def has(self, key: Key) -> bool:
+        """Whether a post of that key is there, or is what the board shows."""
+        shown = self.post is not None and key == self.key
+        return shown or any(key == post.key for post in self.posts)
+
     @property
     def warnings(self) -> Sequence[tuple[str, Sequence[str]]]:
         """(warning, the channels it came from)."""
@@ -197,10 +204,21 @@ class Desk:
             before = self._boards.get(key)
             stamp = self.watch.stamp(now=True)
             if before and before.stamp == stamp:
-                return before
-            board = self._read(key, stamp, before or Board(stamp=stamp, key=key))
-            self._boards[key] = self._boards[board.key] = board
+                board = before
+            else:
+                board = self._read(key, stamp, before or Board(stamp=stamp, key=key))
+            self._keep(key, board)
             return board
+
+    def _keep(self, key: Key, board: Board) -> None:
+        """As the latest. A key that is no post's leaves nothing behind: whoever makes some up must not fill the memory."""
+        if key and key not in self._boards and not board.has(key):
+            return
+        for name in (board.key, key):
+            self._boards.pop(name, None)
+            self._boards[name] = board
+        while len(self._boards) > MOST_BOARDS:
+            del self._boards[next(iter(self._boards))]
 
     def _watched(self) -> Iterator[Path]:
         yield from project_files(self.root)

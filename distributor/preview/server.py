@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import date
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -92,11 +92,22 @@ def add_pages(app: FastAPI, pages: "Pages") -> None:
 
     @app.middleware("http")
     async def harden(request: Request, call_next: Handler) -> Response:
-        response = await call_next(request)
+        response = foreign() if is_foreign(request.headers) else await call_next(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         return response
+
+
+def is_foreign(headers: Mapping[str, str]) -> bool:
+    """Whether a page of another site asks, as browsers tell. A person who follows a link there is welcome."""
+    if headers.get("sec-fetch-site") != "cross-site":
+        return False
+    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")
+
+
+def foreign() -> PlainTextResponse:
+    return PlainTextResponse("this page is for nobody but this machine\n", 403)
 
 
 class Pages:

@@ -85,13 +85,13 @@ def test_in_english() -> None:
     )
 
 
-def test_each_place_is_a_destination_whose_recipient_is_the_person() -> None:
+def test_each_place_is_a_destination_called_by_its_name() -> None:
     channel: Channel = HandoffChannel(Settings.model_construct(root=Path()))
     assert isinstance(channel, Channel)
     places = channel.destinations(newsletter_of("email", "wecom"))
     assert [(place.address, place.variant, place.destination) for place in places] == [
-        ("desk@example.com", "by-email", "by-email"),
-        ("desk", "by-wecom", "by-wecom"),
+        ("by-email", "by-email", "by-email"),
+        ("by-wecom", "by-wecom", "by-wecom"),
     ]
     assert channel.destinations(make_newsletter()) == []
 

@@ -1,6 +1,7 @@
 """Packs on their way to a person, over real sockets, and how the delivery stands then."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
@@ -52,8 +53,9 @@ def packs(via: str) -> list[Message]:
 
 
 def parcel_of(message: Message, identity: DeliveryId = NUMBER) -> Parcel:
-    via = message.content["via"]
-    recipient = Recipient(channel="handoff", address=TO[via], variant="group-one", destination="group-one")
+    recipient = Recipient(
+        channel="handoff", address="group-one", variant="group-one", destination="group-one"
+    )
     values = {"__UNSUBSCRIBE_URL__": "https://example.com/u", "__VIEW_URL__": "https://example.com/v"}
     return Parcel(message, recipient, identity, datetime.now(UTC), values)
 
@@ -81,6 +83,17 @@ def test_the_person_has_it_and_the_delivery_awaits_their_word(sandbox: Sandbox, 
         "once it is out: distributor resolve 12.3 --sent"
     )
     assert sandbox.inbox.count(via) == len(packs(via))
+
+
+def test_a_pack_that_names_nobody_goes_to_the_delivery_s_address(sandbox: Sandbox) -> None:
+    """As an issue has it that was opened before packs named their person."""
+    (message,) = packs("email")
+    before = {name: text for name, text in message.content.items() if name != "to"}
+    parcel = parcel_of(replace(message, content=before))
+    parcel = parcel._replace(recipient=parcel.recipient._replace(address=TO["email"]))
+    with HandoffTransport(settings_of(sandbox)) as transport, pytest.raises(AwaitingPerson):
+        transport.send(parcel)
+    assert message_from_bytes(sandbox.inbox.mail(1), policy=default)["To"] == TO["email"]
 
 
 def test_the_mail_has_text_picture_and_the_exact_command(sandbox: Sandbox) -> None:

@@ -239,6 +239,7 @@ def test_an_edit_that_fails_is_no_failure_of_the_delivery(
     assert receipt.text.startswith("contents without links: ")
     assert reason in receipt.text
     assert "delivery 7.1.0: the contents are without links" in caplog.text
+    assert receipt.retry_after == (timedelta(seconds=9) if reason == "wait" else None)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +272,12 @@ def test_a_rich_message_stands_for_all_parts() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [refused(404, "Not Found"), refused(400, "Bad Request: can't parse rich message: unsupported tag")],
-    ids=["old server", "refused"],
+    [
+        refused(404, "Not Found"),
+        refused(400, "Bad Request: can't parse rich message: unsupported tag"),
+        refused(413, "Request Entity Too Large"),
+    ],
+    ids=["old server", "refused", "too large"],
 )
 def test_a_refused_rich_message_goes_in_parts_and_says_so(
     answer: Answer, caplog: pytest.LogCaptureFixture

@@ -243,6 +243,12 @@ def test_a_redirect_leads_to_web_addresses_alone(server: PictureServer) -> None:
     assert "https:// " in refusal(server.url("/a.png"))
 
 
+@pytest.mark.parametrize("location", ["http://[", "//[::1", "https://[1.2.3.4]/a.png", "http://a]b/"])
+def test_a_redirect_to_a_malformed_address_is_refused(server: PictureServer, location: str) -> None:
+    server.leads("/a.png", location)
+    assert "address" in refusal(server.url("/a.png"))
+
+
 def test_a_password_in_an_address_is_refused_and_never_shown(server: PictureServer) -> None:
     with pytest.raises(PictureError) as caught:
         fetch("https://me:hunter2@example.com/a.png?sig=hunter3", network=Nowhere())
@@ -257,6 +263,7 @@ PRIVATE = (
     *("0.0.0.0", "224.0.0.1", "239.1.2.3", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1"),
     *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "2001:db8::1"),
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "::127.0.0.1", "64:ff9b::10.0.0.1"),
+    *("192.88.99.1", "192.0.0.8", "192.0.0.170", "3fff::1", "3fff:fff::1", "64:ff9b::c058:6301"),
     *("2002:7f00:1::1", "2001:0:7f00:1::1", "64:ff9b:1::a00:1", "localhost", "", "127.1"),
 )
 

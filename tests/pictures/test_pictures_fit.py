@@ -1,6 +1,7 @@
 """Pictures made fit for a reader's program: small, upright, without what they tell about their maker; bombs refused."""
 
 import struct
+import time
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -287,6 +288,15 @@ def test_a_file_that_was_cut_short_is_refused(kind: str) -> None:
     data = picture_file(kind, (200, 150))
     with pytest.raises(PictureError, match="broken or cut short"):
         fit(data[: len(data) // 2], address="https://example.com/a.jpg")
+
+
+@pytest.mark.parametrize("piece", [b"<!---->", b"<!-- -->", b"\n", b"<?xml?>", b"<!DOCTYPE svg>", b"<!--"])
+def test_what_only_looks_like_an_svg_is_told_at_once(piece: bytes) -> None:
+    """A few hundred bytes must not hold the process: with nested repeats this took longer than the world stands."""
+    began = time.monotonic()
+    assert sniff((piece * 2048)[:2048]) == ""
+    assert sniff(piece * 120 + b"<svg") == ("" if piece == b"<!--" else "svg")
+    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize(

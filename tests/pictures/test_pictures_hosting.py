@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -25,6 +26,7 @@ from distributor.dispatch import open_issue, render
 from distributor.errors import PictureError, PostError
 from distributor.model import Hosted, OpenedBy, Post
 from distributor.pictures import Fetched, FetchRules, FolderStore, Hosting, fetcher_of
+from distributor.pictures.hosting import AT_ONCE, FAILED_FOR, Kept
 from distributor.rendering import parse, template_environment, to_html, to_text
 from distributor.rendering.pictures import change_pictures
 from distributor.settings import PictureSettings, Settings
@@ -166,6 +168,71 @@ class TestHosting:
         hosted = place.hosting(post_time="1s").hosted(addresses)
         assert sum(not found.trouble for found in hosted.values()) in range(4, 9)
         assert "the time for the post's pictures" in hosted[addresses[-1]].trouble
+
+    def test_a_store_that_is_away_is_asked_once_by_each_that_fetches_and_fresh_copies_are_trusted(
+        self, place: Place
+    ) -> None:
+        """An outage costs a post one answer of the store, not one for each of its pictures."""
+        addresses = [f"https://pictures.example/{number}.png" for number in range(40)]
+        hosting, asked = place.hosting(), list[str]()
+
+        def away(name: str) -> bool:
+            asked.append(name)
+            time.sleep(0.05)
+            raise PictureError(name, "no answer")
+
+        for number, address in enumerate(addresses):
+            hosting.index.put(address, Kept(f"{number:016}.png", 80, 40, place.now))
+        hosting.store.holds = away  # type: ignore[method-assign]
+        found = hosting.hosted(addresses)
+        assert {(hosted.width, hosted.trouble) for hosted in found.values()} == {(80, "")}
+        assert 1 <= len(asked) <= AT_ONCE
+
+    def test_what_is_new_is_not_fetched_for_a_store_that_is_away(self, place: Place) -> None:
+        (place.folder / "pictures").write_text("a file")
+        place.server.acts["*"] = lambda visitor: visitor.answer(200, SMALL)
+        addresses = [place.server.url(f"/{number}.png") for number in range(20)]
+        found = place.hosting().hosted(addresses)
+        assert all("cannot be kept in " in hosted.trouble for hosted in found.values())
+        assert len(place.server.asked) <= 2 * AT_ONCE
+
+    def test_when_the_time_is_over_the_store_is_asked_nothing(self, place: Place) -> None:
+        address = place.server.shows("/a.png", SMALL)
+        hosting = place.hosting()
+        first = only(hosting.hosted([address]))
+        hosting.settings = hosting.settings.model_copy(update={"post_time": timedelta(0)})
+        hosting.store.holds = pytest.fail  # type: ignore[method-assign, assignment]
+        assert only(hosting.hosted([address])) == first
+
+    def test_a_failure_is_remembered_for_some_minutes(self, place: Place) -> None:
+        """Each tick of each process looks at a held post anew."""
+        address = place.server.url("/a.png?key=hunter2")
+        first = only(place.hosting().hosted([address]))
+        place.now += 60
+        assert only(place.hosting().hosted([address])) == first
+        assert len(place.server.asked) == 1
+        assert "hunter2" not in "".join(path.read_text() for path in (place.folder / "index").iterdir())
+        place.server.acts["*"] = lambda visitor: visitor.answer(200, SMALL)
+        place.now += FAILED_FOR.total_seconds()
+        assert only(place.hosting().hosted([address])).trouble == ""
+        assert [path.suffix for path in (place.folder / "index").iterdir()] == [".json"]
+
+    @pytest.mark.parametrize("error", [ValueError("Invalid IPv6 URL"), RecursionError(), ZeroDivisionError()])
+    def test_whatever_a_library_raises_is_the_picture_s_trouble(
+        self, place: Place, error: Exception, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hosting = place.hosting()
+
+        def fetch(_address: str, _rules: FetchRules) -> Fetched:
+            raise error
+
+        hosting.fetch = fetch
+        found = only(hosting.hosted(["https://pictures.example/a.png?key=hunter2"]))
+        assert found.trouble == (
+            f"https://pictures.example/a.png?…: cannot be had ({type(error).__name__}): see the log"
+        )
+        assert "raise error" in caplog.text
+        assert "hunter2" not in caplog.text
 
     def test_pictures_are_fetched_side_by_side(self, place: Place) -> None:
         together = threading.Barrier(4, timeout=5)

@@ -25,10 +25,10 @@ class HandoffChannel(OneWay):
         return render_handoff(post, newsletter)
 
     def destinations(self, newsletter: Newsletter) -> Sequence[Recipient]:
-        """The recipient is the person; the destination is the place."""
+        """A place each, called by its name: one person may look after several. Its pack says who gets it."""
         table = newsletter.channel_settings.handoff
         return [
-            Recipient(channel=self.name, address=place.to, variant=place.name, destination=place.name)
+            Recipient(channel=self.name, address=place.name, variant=place.name, destination=place.name)
             for place in (table.destinations if table else ())
         ]
 

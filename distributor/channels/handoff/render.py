@@ -104,7 +104,13 @@ def _message(
     return Message(
         channel="handoff",
         variant=pack.place.name,
-        content={"via": pack.place.via, "place": pack.place.title, **settle, **content},
+        content={
+            "via": pack.place.via,
+            "to": pack.place.to,
+            "place": pack.place.title,
+            **settle,
+            **content,
+        },
         part=part,
         parts=parts,
         warnings=warnings,

@@ -16,7 +16,7 @@ VARIANTS: Mapping[str, str] = {"email": "default", "telegram": "default", "wecom
 
 
 class HandoffTransport:
-    """Sends packs; the recipient's address is the person's, on the channel that the message names as `via`."""
+    """Sends packs to the person that the message names as `to`, on the channel that it names as `via`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,14 +66,18 @@ class HandoffTransport:
 def _addressed(parcel: Parcel, via: str) -> Parcel:
     """The same parcel as the other channel's own; without the channel's placeholders, which a pack has none of."""
     message = parcel.message
-    content = {name: text for name, text in message.content.items() if name not in {"via", "place", "settle"}}
+    own = {"via", "to", "place", "settle"}
+    content = {name: text for name, text in message.content.items() if name not in own}
     if "settle" in message.content and not _is_test(parcel.identity):
         below = "\n\n" + message.content["settle"].format(delivery=_number(parcel.identity))
         written = {"text": below, "plain": below, "html": escape(below, quote=False)}
         content |= {name: content[name] + text for name, text in written.items() if name in content}
     return parcel._replace(
         message=Message(channel=via, variant=VARIANTS[via], content=content),
-        recipient=parcel.recipient._replace(channel=via, variant=VARIANTS[via]),
+        # A pack of a version before this one names nobody: the delivery's address was the person's.
+        recipient=parcel.recipient._replace(
+            channel=via, variant=VARIANTS[via], address=message.content.get("to", parcel.recipient.address)
+        ),
         values={},
     )
 

@@ -318,8 +318,13 @@ class TelegramTransport:
             return self._send(self._draft(parcel), parcel)
         except SendError as error:
             logger.warning("delivery %s: the contents are without links: %s", parcel.identity, error.text)
-            first = parcel.receipts[0] if parcel.receipts else None
-            return Receipt(provider_id=first, code=error.code, text=f"contents without links: {error.text}")
+            return Receipt(
+                provider_id=parcel.receipts[0] if parcel.receipts else None,
+                code=error.code,
+                text=f"contents without links: {error.text}",
+                # The other chats must hear of it all the same: the limit is the bot's.
+                retry_after=error.retry_after if isinstance(error, Unavailable) else None,
+            )
 
     def _send_rich(self, draft: _Draft, parcel: Parcel) -> Receipt:
         """One message for all parts; where that is refused, the first of them, and the others follow.
@@ -329,13 +334,13 @@ class TelegramTransport:
         """
         try:
             return _receipt(self._call(draft), draft)._replace(whole=True)
-        except (BadRequest, EndPointNotFound, InvalidToken) as error:
+        except TelegramError as error:
+            if not _may_go_in_parts(error):
+                raise translate(error, self._secret) from None
             said = redact(error.message, self._secret)
             logger.warning("delivery %s: no rich message, parts instead: %s", parcel.identity, said)
             receipt = self._send(replace(draft, rich=""), parcel)
             return receipt._replace(text=f"parts instead of a rich message: {said}")
-        except TelegramError as error:
-            raise translate(error, self._secret) from None
 
     def _lighter(self, draft: _Draft, error: TelegramError, parcel: Parcel) -> _Draft:
         """What to try instead; raises the translated error when there is nothing. Ends: each step leaves something out."""
@@ -375,6 +380,14 @@ class TelegramTransport:
         except Exception as error:
             said = redact(str(error), self._secret)
             raise _misconfigured(f"no Telegram bot: check telegram.proxy and the token ({said})") from None
+
+
+def _may_go_in_parts(error: TelegramError) -> bool:
+    """Whether it is the rich message that was refused: its method, its markup, or its size (413, from the web server)."""
+    if isinstance(error, (BadRequest, EndPointNotFound, InvalidToken)):
+        return True
+    answer = translate(error)
+    return isinstance(answer, Rejected) and answer.kind is Kind.CONTENT
 
 
 def _misconfigured(text: str) -> Unavailable:
