@@ -89,10 +89,11 @@ BODIES = (
     ),
     Case(
         "placeholder",
-        "看[链接]\n在这里。Lorem ipsum\ndolor",
-        [1],
+        "【此处插入图片】\n在这里。Lorem ipsum dolor",
+        [1, 2],
         "看[链接](https://a.example/x)，一个 Lorem ipsum 生成器。",
     ),
+    Case("marker", "详情看[链接]\n在这里", [1], "[图片] 标签与 【链接】https://a.example/x"),
     Case(
         "marker",
         "一行\n第二行 TODO: 改\n\n```\nFIXME\n```",
@@ -102,11 +103,19 @@ BODIES = (
     Case("marker", "The number is TK percent.", [1], "TikTok（TK）今天更新。"),
     Case(
         "template",
+        "你好\n{{ subscriber.name }}：\n\n<%= first_name %>\n{{ unsubscribe_url | safe }}，%recipient.city%",
+        [2, 4, 5, 5],
+        "`{{ first_name }}` 是模板，提示词里的 {{ name }} 会被替换，{% if x %} 也是。",
+    ),
+    Case(
+        "template", "Dear *|FNAME|*,\n亲爱的*|LIST:NAME|*：", [1, 2], "2 *|* 3，标签：科技|AI|大模型，|GPU|"
+    ),
+    Case(
+        "template-like",
         "你好\n{{ user.name }}：\n\n{% if x %}",
         [2, 4],
-        "`{{ user }}` 是模板，{a} 不是，{{}} 也不是。",
+        "`{{ user }}` 是模板，{a} 不是，{{}} 也不是，{{ first_name }} 是错。",
     ),
-    Case("template", "Dear *|FNAME|*,", [1], "2 *|* 3"),
     Case("example-address", "[a][r]\n\n[r]: https://example.com/x", [3], "[a](https://docs.example.com/x)"),
     Case("words-few", "太短了。", [1], "十个字十个字十个字十" * 5),
     Case("words-many", "字" * 5001, [1], "word " * 5000),
@@ -122,6 +131,17 @@ BODIES = (
         [3],
         "```\na\n```\n\n~~~~\n```\n~~~~\n\n- ```\n  b\n  ```",
     ),
+    Case(
+        "front-matter", "文\n\n+++\ntitle = 1\ndate = 2\n+++", [4], "---\n\n**Title:** A\n**Date:** B\n\n---"
+    ),
+    Case("html-unclosed", "文\n\n<!-- 备注 ->\n\n## 头条", [3], "<!-- 备注 -->\n\n文 <!-- 不是注释"),
+    Case("html-unclosed", "文\n\n<div>\n<!-- 备注\n</div>\n\n文", [4], "<div>\n<pre>\n\n一</pre>\n</div>"),
+    Case("html-unclosed", "<?php x\n\n文", [1], "<?php x ?>\n\n<!-->\n\n`<?php`"),
+    Case("html-unclosed", "文\n\n<![CDATA[ x ]>\n\n文", [3], "<![CDATA[ x ]]>"),
+    Case("html-unclosed", "<script>\n\n文", [1], "<script>\nx\n\n</SCRIPT>"),
+    Case("html-unclosed", "文\n\n<PRE>\n一\n\n二", [3], "<preview>\n\n一"),
+    Case("html-unclosed", "<style>a\n\n文", [1], "<style>\n</style>\n\n文"),
+    Case("html-unclosed", "<textarea>\n\n文", [1], "<textarea>x</textarea>"),
     Case(
         "heading-jump",
         "## 一\n\n文\n\n#### 三\n\n文",
@@ -557,13 +577,53 @@ class TestTable:
         ]
 
     def test_and_how_to_overrule_them_where_that_helps(self, tmp_path: Path) -> None:
-        post = write(tmp_path, HEAD + "（待补） {{ name }}\n")
+        post = write(tmp_path, HEAD + "（待补） {{ first_name }}\n")
         errors = [one for one in findings(post) if one.severity is Severity.ERROR]
         hint = str(NotFit(errors)).split("\n")[-1]
         assert hint.endswith("into its front matter: preflight_ignore: placeholder, template")
         overruled = HEAD.replace("---\n\n", hint.rpartition("front matter: ")[2] + "\n---\n\n")
-        found = findings(write(tmp_path, overruled + "（待补） {{ name }}\n"))
+        found = findings(write(tmp_path, overruled + "（待补） {{ first_name }}\n"))
         assert [one for one in found if one.severity is Severity.ERROR] == []
+
+
+#: What a good post says, and what must therefore not stop one.
+SENTENCES = (
+    *("谷歌发布新模型【[链接](https://a.example/x)】", "ships [[link](https://a.example/x)]"),
+    *(
+        "【[标题](https://a.example/x)】",
+        "[[原文](https://a.example/x)]",
+        "（[待补](https://a.example/x)名单）",
+    ),
+    *("【<a href='https://a.example/x'>链接</a>】", "<p>【<a href='https://a.example/x'>TODO</a>】</p>"),
+    *(
+        "TikTok（TK）电商在美国增长",
+        "TikTok (TK) grows",
+        "微软待办 (ToDo) 更新",
+        "电影《极限特工》(xXx) 重映",
+    ),
+    *(
+        "[insert coin] the game",
+        "[image] tags",
+        "（此处插入芯片的尺寸见下图）",
+        "placeholder（占位符）",
+        "(XXX)",
+    ),
+    *("标签：科技|AI|大模型", "阿里云|GPU|租赁", "|RT_CORES|", "【标题】新模型\n【链接】https://a.example/x"),
+    "**Title:** Attention\n**Author:** Vaswani\n**Link:** [arXiv](https://a.example/abs/1)",
+    "Title: AI Summit\nDate: March 9\nVenue: Berlin",
+    *("提示词里的 {{ name }} 会被替换", "Liquid 的 {% if x %} 写法", "ERB 的 <%= x %> 写法"),
+)
+
+
+class TestGoodSentences:
+    @pytest.mark.parametrize("sentence", SENTENCES)
+    def test_they_do_not_stop_a_post(self, sentence: str, tmp_path: Path) -> None:
+        found = findings(write(tmp_path, HEAD + sentence + "\n"))
+        assert [str(one) for one in found if one.severity is Severity.ERROR] == []
+
+    def test_nor_do_they_in_a_title(self, tmp_path: Path) -> None:
+        found = findings(write(tmp_path, front(title="晨间简报|AI|2026年3月5日")))
+        assert [str(one) for one in found if one.severity is Severity.ERROR] == []
 
 
 GOOD = [post for post in load_posts(ROOT / "posts", ZONE).posts if not post.draft]

@@ -38,7 +38,8 @@ CHECKS: Sequence[Check] = (
     Check("subject-marks", NOTE, subject.question_and_exclamation, "leave one of them out"),
     Check("placeholder", ERROR, body.unfinished, "write it, or take it out"),
     Check("marker", WARNING, body.marker, "write what is missing; code goes between backticks"),
-    Check("template", ERROR, body.template, "fill it in; code goes between backticks"),
+    Check("template", ERROR, body.merge_field, "fill it in; code goes between backticks"),
+    Check("template-like", WARNING, body.template, "fill it in, if it is one; code goes between backticks"),
     Check("example-address", WARNING, body.example_address, "put the real address there"),
     Check(
         "words-few", WARNING, body.few_words, f"{body.FEWEST_WORDS} are little for a mail; is a part missing?"
@@ -48,6 +49,7 @@ CHECKS: Sequence[Check] = (
     ),
     Check("front-matter", ERROR, body.front_matter, "keep one, at the top of the file"),
     Check("code-unclosed", ERROR, body.unclosed_code, "close it with a line of the same marks"),
+    Check("html-unclosed", ERROR, body.unclosed_html, "end it, or take it out; code goes between backticks"),
     Check(
         "heading-jump", NOTE, body.heading_jump, "go down one level at a time: screen readers read an outline"
     ),
