@@ -315,12 +315,26 @@ class TestTheSite:
             assert site.client.get("/archive/ai-daily/receipts/").status_code == 200
             assert "今天的收据" in site.client.get("/archive/ai-daily/feed.xml").text
 
-    def test_what_was_cancelled_instead_of_approved_is_shown_nowhere(self, project: Project) -> None:
+    @pytest.mark.parametrize(
+        ("state", "reason"),
+        [
+            (IssueState.CANCELLED, SkipReason.CANCELLED),
+            (IssueState.EXPIRED, SkipReason.EXPIRED),
+        ],
+    )
+    def test_what_was_cancelled_instead_of_approved_is_shown_nowhere(
+        self, project: Project, state: IssueState, reason: SkipReason
+    ) -> None:
         project.write_post("receipts", POST)
         with serving(project.settings(newsletter={"schedule": {"approval": "required"}})) as site:
             issue = goes_out(site, by=OpenedBy.SCHEDULER)
-            site.distributor.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
-            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
+            with site.distributor.database.write() as connection:
+                connection.exec_driver_sql("UPDATE issues SET expires_at = '2000-01-01 00:00:00'")
+            site.distributor.ledger.stop_issue(issue.id, state, reason)
+            assert site.distributor.ledger.issue(issue.id).state is state
+            assert site.distributor.ledger.messages(issue.id, "email")
+            for path in (f"/issues/{issue.id}", "/archive/ai-daily/receipts/"):
+                assert site.client.get(path).status_code == 404
             for path in ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/feed.xml"):
                 assert "今天的收据" not in site.client.get(path).text
 
