@@ -14,12 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
+from corpus.rendered import corpus_posts
 from hypothesis import given
 from hypothesis import strategies as st
 from rendering_samples import EVERYTHING, SAMPLES, ZONE, make_newsletter, make_post, shared_posts
 from services import ROOT
 
 from distributor.bootstrap import build
+from distributor.channels.email.render import render_email
 from distributor.dispatch import inspect
 from distributor.errors import PostError
 from distributor.model import Message, Post
@@ -37,7 +39,7 @@ from distributor.preflight import (
     recent_posts,
 )
 from distributor.preflight.repeats import similarity
-from distributor.rendering import local_day
+from distributor.rendering import local_day, template_environment
 from distributor.settings import load_settings
 
 DAY = date(2026, 3, 5)  # a Thursday
@@ -52,6 +54,7 @@ cover_image: https://images.example.com/cover.png
 """
 FIRST = HEAD.count("\n") + 1  # the line that a body begins on
 NEWSLETTER = make_newsletter(channels={"email": {}})
+TEMPLATES = template_environment()
 
 
 def write(folder: Path, text: str, name: str = "today.md") -> Post:
@@ -498,6 +501,57 @@ class TestMessages:
         ]
 
 
+class TestTextLost:
+    BODY = "一段话，[链接](https://a.example/x)在此。\n\n- [x] 完成的事\n\n```\nx = secret(1)\n```\n\n尾声 **重点** 完。\n"
+
+    def lost(self, folder: Path, body: str, html: str = "", warnings: Sequence[str] = ()) -> list[str]:
+        post = write(folder, HEAD + body)
+        message = mail(html=html, warnings=warnings) if html else render_email(post, NEWSLETTER, TEMPLATES)
+        found = findings(post, messages=[message])
+        return [f"{one.severity} {one.line} {one.text}" for one in found if one.check == "text-lost"]
+
+    def test_a_mail_that_holds_the_text_is_whole(self, tmp_path: Path) -> None:
+        assert self.lost(tmp_path, self.BODY) == []
+
+    def test_what_is_not_in_it_is_told_with_its_line(self, tmp_path: Path) -> None:
+        whole = "<p>一段话，<a href='尾声'>链接</a>在此。☑ 完成的事</p>"
+        told = self.lost(tmp_path, self.BODY, whole)
+        assert told == [f'error {FIRST + 4} the mail lacks "x = secret(1)" and 2 more pieces of the text']
+        assert self.lost(tmp_path, self.BODY, whole, [f"{tmp_path}: … to a teaser with a link"]) == []
+
+    def test_hidden_text_is_not_in_the_mail(self, tmp_path: Path) -> None:
+        html = "<style>尾声</style><!-- 尾声 --><p>正文</p>"
+        assert self.lost(tmp_path, "正文\n\n尾声", html) == [f'error {FIRST + 2} the mail lacks "尾声"']
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "字<script>let x</script>句 <noscript>secret</noscript>尾",
+            "<template>\n\nsecret\n\n</template>\n\n尾声",
+            "| 甲 | 乙 | 丙 | 丁 | 戊 |\n|-|-|-|-|-|\n| 很长的说明 | 二 | 三 | ![图](https://a.example/x.png) | 五 |",
+            "<x-line>一</x-line><x-line n='x'>二",
+            "1. **小米**：发布新车\n2. **华为**，推出新手机[^1]\n\n[^1]: 注 &amp; &copy; a<b",
+        ],
+    )
+    def test_what_a_mail_leaves_out_or_rearranges_on_purpose_is_not_lost(
+        self, body: str, tmp_path: Path
+    ) -> None:
+        assert self.lost(tmp_path, body) == []
+
+    def test_a_tag_that_nobody_closes_hides_nothing_unnoticed(self, tmp_path: Path) -> None:
+        body = "一。\n\n<title>标题\n\n## 二\n\n尾声"
+        swallowed = "<p>一。</p><title>标题<h2>二</h2>尾声"
+        assert self.lost(tmp_path, body, swallowed) == [
+            f'error {FIRST + 2} the mail lacks "标题" and 2 more pieces of the text'
+        ]
+
+    def test_no_post_of_the_corpus_loses_a_word(self) -> None:
+        for post in [*corpus_posts().values(), *shared_posts(), make_post(EVERYTHING)]:
+            message = render_email(post, NEWSLETTER, TEMPLATES)
+            found = findings(post, messages=[message])
+            assert [str(one) for one in found if one.check == "text-lost"] == []
+
+
 class TestOtherNetworks:
     BODY = "一\n\n扫码加微信群，或看![公众号二维码](https://a.example/qr.png)\n"
 
@@ -550,7 +604,7 @@ class TestIgnoring:
 class TestTable:
     def test_every_check_has_a_case(self) -> None:
         elsewhere = {
-            *("telegram-parts", "wecom-items", "renderer", "other-networks"),
+            *("text-lost", "telegram-parts", "wecom-items", "renderer", "other-networks"),
             *("post-repeated", "title-repeated", "items-repeated"),
         }
         cases = {case.check for case in BODIES} | {check for check, *_ in FRONTS}

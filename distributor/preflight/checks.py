@@ -93,6 +93,7 @@ CHECKS: Sequence[Check] = (
     Check("post-repeated", ERROR, repeats.same_body, "was the right file copied? Mend the text"),
     Check("title-repeated", WARNING, repeats.same_title, "mail clients fold equal subjects into one thread"),
     Check("items-repeated", WARNING, repeats.same_items, "is this yesterday's news?"),
+    Check("text-lost", ERROR, rendered.text_lost, "look at the HTML before it; code goes between backticks"),
     Check("telegram-parts", NOTE, rendered.many_parts, "shorten the post"),
     Check("wecom-items", NOTE, rendered.items_left_out, "put first what matters"),
     Check("renderer", WARNING, rendered.said_by_renderers, ""),
