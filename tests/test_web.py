@@ -1,6 +1,7 @@
 """The pages behind a mail's links, from a real server: one click unsubscribes, a look changes nothing."""
 
 import contextlib
+import os
 import re
 import socket
 import threading
@@ -365,6 +366,36 @@ class TestTheSite:
         path.write_text(POST + "\n[dead](nowhere.html)\n", "utf-8")
         assert open_site.client.get("/archive/ai-daily/receipts/").status_code == 302
         assert open_site.client.get("/archive/ai-daily/feed.xml").status_code == 200
+
+    def test_files_in_a_folder_do_not_keep_what_was_corrected_or_withdrawn(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(site={"folder": "public"})) as site:
+            issue = goes_out(site)
+            path = project.root / "posts/receipts.md"
+            site.distributor.site.publish(
+                issue, read_post(path, site.distributor.settings.newsletters["ai-daily"].zone)
+            )
+            page = project.root / "public/ai-daily/receipts/index.html"
+            assert "谁收到了" in page.read_text("utf-8")
+            path.write_text(POST.replace("谁收到了", "更正：谁收到了"), "utf-8")
+            os.utime(path, (1, 1))  # as an archive is unpacked: older than the page
+            for address in self.PAGES[2:]:
+                assert "更正" in site.client.get(address).text
+            path.write_text(POST.replace("title:", "draft: true\ntitle:"), "utf-8")
+            for address in ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/feed.xml"):
+                assert "今天的收据" not in site.client.get(address).text
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 302
+            path.unlink()
+            assert "谁收到了" in site.client.get("/archive/ai-daily/receipts/").text
+            assert page.exists()
+
+    def test_a_post_without_an_issue_is_withdrawn_as_well(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(site={"folder": "public"})) as site:
+            site.distributor.site.build("ai-daily", project.root / "public", all_posts=True)
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 200
+            project.write_post("receipts", POST.replace("title:", "draft: true\ntitle:"))
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
 
     def test_a_correction_is_seen_at_once(self, open_site: Site) -> None:
         path = open_site.distributor.settings.root / "posts/receipts.md"
