@@ -52,8 +52,9 @@ def text_lost(proof: Proof) -> Iterator[Said]:
     Letters alone, each run of text by itself: a mail sets things in another order, and writes marks of its own.
     """
     for message in proof.messages:
-        if message.channel == "email" and not any("teaser" in warning for warning in message.warnings):
-            there = "|".join(map(letters, runs(message.content["html"])))
+        html = message.content.get("html") if message.channel == "email" else None
+        if html and not any("teaser" in warning for warning in message.warnings):
+            there = "|".join(map(letters, runs(html)))
             lost = [(line, run) for line, run in expected(proof) if letters(run) not in there]
             if lost:
                 more = f" and {len(lost) - 1} more pieces of the text" if len(lost) > 1 else ""
