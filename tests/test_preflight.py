@@ -700,6 +700,21 @@ class TestGoodPosts:
             found = examine(read_proof(post, NEWSLETTER, day))
             assert [str(one) for one in found if one.severity is Severity.ERROR] == []
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            *("3月5日周四，" * 3000, "{{" + " " * 5000 + "x", "{{ a " * 4000, "{% a " * 4000, "<% a " * 4000),
+            *("TK " * 5000 + "字", "©" * 9000, "2026 " * 4000, "[链接" * 4000, "*|A" * 4000, "（ " * 4000),
+        ],
+        ids=lambda line: line[:8],
+    )
+    def test_a_long_line_takes_no_longer_than_its_length(self, line: str, tmp_path: Path) -> None:
+        """A square of the length would take ten seconds here, and more; in time of our own, as below."""
+        proof = read_proof(write(tmp_path, HEAD + line + "\n"), NEWSLETTER, DAY)
+        begun = time.thread_time()
+        examine(proof)
+        assert time.thread_time() - begun < 2
+
     def test_it_takes_twenty_milliseconds_at_most(self) -> None:
         """The best of five, in time of our own: the machine may have more to do."""
         post = max(GOOD, key=lambda post: len(post.body))

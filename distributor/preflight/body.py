@@ -21,7 +21,7 @@ UNFINISHED = re.compile(
 #: Words in the open, and words in brackets: usually forgotten, sometimes the news. In Chinese "TK" is TikTok.
 MARKER = re.compile(
     r"(?<![\w.#/@-])(?:TODO|FIXME|XXX)(?![\w./-])|待补充|待核对|占位符?(?=[：:。）)]|$)"
-    r"|^(?!.*TikTok)[\x00-\x7f]*\bTK\b[\x00-\x7f]*$"
+    r"|^(?=[\x00-\x7f]*$)(?!.*TikTok).*\bTK\b.*"
     # pasted from a chat, "[图片]" is a picture that did not come along; a label has its text behind it
     r"|\[(?:链接|标题|图片|配图|插入\w{1,8}|link|title|insert (?:link|title|image|picture)(?: here)?)\](?!\s*\S)"
     r"|[看见]\[链接\]"
