@@ -137,6 +137,21 @@ BODIES = (
     Case(
         "front-matter", "文\n\n+++\ntitle = 1\ndate = 2\n+++", [4], "---\n\n**Title:** A\n**Date:** B\n\n---"
     ),
+    Case(
+        "markdown-literal",
+        "见[公告][1]。\n注[^1]\n\n这是**重点 **内容\n\n##二级标题\n\n[公告]（https://a.example/x）",
+        [1, 2, 4, 6, 8],
+        "见[公告][1]和[甲][]，b[i][j]，2**3**4，张**、李**，139****1234，`[^1]`，[^a-z]，#话题\n"
+        "**重点**内容[^1]，[更新]（[详情](https://a.example/x)），[1]（https://a.example/x）\n\n"
+        "```\n##x **y **\n```\n\n[1]: https://a.example/1\n[甲]: https://a.example/2\n[^1]: 注",
+    ),
+    Case(
+        "definition-unused",
+        "文\n\n[来源]: 新华社\n\n[^2]: 没人引用的注释",
+        [3, 5],
+        "见[公告][1]，[来源]，![图][p][^n]\n\n[1]: https://a.example/1\n[来源]: https://a.example/2\n"
+        "[P]: https://a.example/x.png\n[^n]: 注\n\n[//]: # (备注)",
+    ),
     Case("html-unclosed", "文\n\n<!-- 备注 ->\n\n## 头条", [3], "<!-- 备注 -->\n\n文 <!-- 不是注释"),
     Case("html-unclosed", "文\n\n<div>\n<!-- 备注\n</div>\n\n文", [4], "<div>\n<pre>\n\n一</pre>\n</div>"),
     Case("html-unclosed", "<?php x\n\n文", [1], "<?php x ?>\n\n<!-->\n\n`<?php`"),
@@ -681,6 +696,18 @@ class TestGoodSentences:
 
 
 GOOD = [post for post in load_posts(ROOT / "posts", ZONE).posts if not post.draft]
+
+
+class TestMarks:
+    def test_a_line_that_no_file_has_is_no_trouble(self, tmp_path: Path) -> None:
+        body = "<p>a&#10;&#10;&#10;title: [^1]&#10;date: x</p>"
+        assert lines("markdown-literal", findings(write(tmp_path, HEAD + body))) == [FIRST + 3]
+
+    def test_no_post_of_the_corpus_has_a_mark_that_failed(self) -> None:
+        checks = {"markdown-literal", "definition-unused"}
+        posts = [*corpus_posts().values(), *shared_posts()]
+        told = [str(one) for post in posts for one in findings(post) if one.check in checks]
+        assert told == []
 
 
 class TestGoodPosts:

@@ -136,15 +136,17 @@ def front_matter(proof: Proof) -> Iterator[Said]:
 
     Between its rules, and without a gap: a paper's card ("**Title:** …") or an event's ("Date: …") is none.
     """
-    source = ["", *proof.reading.source.split("\n"), ""]
     for paragraph in proof.reading.paragraphs:
-        numbers = [line.number - proof.post.body_line + 1 for line in paragraph]
-        inner = [number for number in numbers if source[number].strip() not in RULES]
-        if inner and {source[inner[0] - 1].strip(), source[inner[-1] + 1].strip()} <= RULES:
-            keys = [match[1].lower() for at in inner if (match := FRONT_MATTER.match(source[at].strip()))]
-            if len(keys) > 1 and len(keys) * 2 > len(inner) and {"title", "date"} & set(keys):
-                first = proof.post.body_line + inner[0] - 1
-                yield Said(first, f"front matter stands in the text ({', '.join(keys)})")
+        lines = [(line.number, proof.source.get(line.number, "").strip()) for line in paragraph]
+        inner = [(number, text) for number, text in lines if text not in RULES]
+        keys = [match[1].lower() for _, text in inner if (match := FRONT_MATTER.match(text))]
+        most = len(keys) > 1 and len(keys) * 2 > len(inner) and {"title", "date"} & set(keys)
+        if most and _between_rules(proof, inner[0][0], inner[-1][0]):
+            yield Said(inner[0][0], f"front matter stands in the text ({', '.join(keys)})")
+
+
+def _between_rules(proof: Proof, first: int, last: int) -> bool:
+    return {proof.source.get(number, "").strip() for number in (first - 1, last + 1)} <= RULES
 
 
 def unclosed_code(proof: Proof) -> Iterator[Said]:

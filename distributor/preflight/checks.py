@@ -13,7 +13,7 @@ from pathlib import Path
 from distributor.errors import PostError
 from distributor.model import Post
 from distributor.posts import fold
-from distributor.preflight import body, dates, links, pictures, rendered, repeats, subject
+from distributor.preflight import body, dates, links, marks, pictures, rendered, repeats, subject
 from distributor.preflight.findings import Finding, Said, Severity
 from distributor.preflight.proof import Proof
 from distributor.rendering import is_web
@@ -49,6 +49,8 @@ CHECKS: Sequence[Check] = (
     ),
     Check("front-matter", ERROR, body.front_matter, "keep one, at the top of the file"),
     Check("code-unclosed", ERROR, body.unclosed_code, "close it with a line of the same marks"),
+    Check("markdown-literal", WARNING, marks.literal, "mend the mark; code goes between backticks"),
+    Check("definition-unused", WARNING, marks.unused, "refer to it, or write it as a sentence"),
     Check("html-unclosed", ERROR, body.unclosed_html, "end it, or take it out; code goes between backticks"),
     Check(
         "heading-jump", NOTE, body.heading_jump, "go down one level at a time: screen readers read an outline"

@@ -5,11 +5,13 @@ reference, in a footnote, a table or raw HTML has the line it stands on, not tha
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import normalizeReference
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
@@ -22,6 +24,8 @@ from distributor.rendering.markdown import build_markdown
 NOTED = ("newline", "escape", "link", "image", "footnote_inline", "footnote_ref", "autolink", "html_inline")
 #: Stands for words that are linked ("object replacement character").
 LINKED = "\ufffc"
+#: A label between brackets, escaped ones aside.
+LABEL = re.compile(r"(?<!\\)\[([^\[\]]{1,300})(?<!\\)\]")
 PIPED = re.compile(r"\|[^|\s]+\|")
 InlineRule = Callable[[StateInline, bool], bool]
 
@@ -88,6 +92,8 @@ class Reading:
     pictures: list[Picture] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
     headings: list[Heading] = field(default_factory=list)
+    #: Line and label of the definitions of links and notes that nothing refers to.
+    unused: list[tuple[int, str]] = field(default_factory=list)
 
 
 # Where inline things stand
@@ -137,7 +143,25 @@ class _Reader:
         self.found.tokens = MARKDOWN.parse(self.found.source, self.env)
         for number, token in enumerate(self.found.tokens):
             self._take(number, token)
+        self.found.unused = sorted([*self._unused_links(), *self._unused_notes()])
         return self.found
+
+    def _unused_links(self) -> Iterator[tuple[int, str]]:
+        """`[//]: # (…)` is a comment."""
+        labels = Counter(normalizeReference(label) for label in LABEL.findall(self.found.source))
+        for label, reference in self.env.get("references", {}).items():
+            if labels[label] < 2 and reference["href"] not in {"", "#"}:
+                line = int(reference["map"][0])
+                written = LABEL.search(self.found.source.split("\n")[line])
+                yield self.post.body_line + line, written[1] if written else label
+
+    def _unused_notes(self) -> Iterator[tuple[int, str]]:
+        for name, number in self.env.get("footnotes", {}).get("refs", {}).items():
+            label = f"^{name.removeprefix(':')}"
+            place = re.search(rf"^[ >]*\[{re.escape(label)}\]:", self.found.source, re.MULTILINE)
+            if number < 0 and place:
+                down = self.found.source.count("\n", 0, place.start() + 1) if place.start() else 0
+                yield self.post.body_line + down, label
 
     def _take(self, number: int, token: Token) -> None:
         if token.map:
