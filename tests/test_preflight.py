@@ -14,12 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
+from corpus.rendered import corpus_posts
 from hypothesis import given
 from hypothesis import strategies as st
 from rendering_samples import EVERYTHING, SAMPLES, ZONE, make_newsletter, make_post, shared_posts
 from services import ROOT
 
 from distributor.bootstrap import build
+from distributor.channels.email.render import render_email
 from distributor.dispatch import inspect
 from distributor.errors import PostError
 from distributor.model import Message, Post
@@ -37,7 +39,7 @@ from distributor.preflight import (
     recent_posts,
 )
 from distributor.preflight.repeats import similarity
-from distributor.rendering import local_day
+from distributor.rendering import local_day, template_environment
 from distributor.settings import load_settings
 
 DAY = date(2026, 3, 5)  # a Thursday
@@ -52,6 +54,7 @@ cover_image: https://images.example.com/cover.png
 """
 FIRST = HEAD.count("\n") + 1  # the line that a body begins on
 NEWSLETTER = make_newsletter(channels={"email": {}})
+TEMPLATES = template_environment()
 
 
 def write(folder: Path, text: str, name: str = "today.md") -> Post:
@@ -89,10 +92,11 @@ BODIES = (
     ),
     Case(
         "placeholder",
-        "看[链接]\n在这里。Lorem ipsum\ndolor",
-        [1],
+        "【此处插入图片】\n在这里。Lorem ipsum dolor",
+        [1, 2],
         "看[链接](https://a.example/x)，一个 Lorem ipsum 生成器。",
     ),
+    Case("marker", "详情看[链接]\n在这里", [1], "[图片] 标签与 【链接】https://a.example/x"),
     Case(
         "marker",
         "一行\n第二行 TODO: 改\n\n```\nFIXME\n```",
@@ -102,11 +106,19 @@ BODIES = (
     Case("marker", "The number is TK percent.", [1], "TikTok（TK）今天更新。"),
     Case(
         "template",
+        "你好\n{{ subscriber.name }}：\n\n<%= first_name %>\n{{ unsubscribe_url | safe }}，%recipient.city%",
+        [2, 4, 5, 5],
+        "`{{ first_name }}` 是模板，提示词里的 {{ name }} 会被替换，{% if x %} 也是。",
+    ),
+    Case(
+        "template", "Dear *|FNAME|*,\n亲爱的*|LIST:NAME|*：", [1, 2], "2 *|* 3，标签：科技|AI|大模型，|GPU|"
+    ),
+    Case(
+        "template-like",
         "你好\n{{ user.name }}：\n\n{% if x %}",
         [2, 4],
-        "`{{ user }}` 是模板，{a} 不是，{{}} 也不是。",
+        "`{{ user }}` 是模板，{a} 不是，{{}} 也不是，{{ first_name }} 是错。",
     ),
-    Case("template", "Dear *|FNAME|*,", [1], "2 *|* 3"),
     Case("example-address", "[a][r]\n\n[r]: https://example.com/x", [3], "[a](https://docs.example.com/x)"),
     Case("words-few", "太短了。", [1], "十个字十个字十个字十" * 5),
     Case("words-many", "字" * 5001, [1], "word " * 5000),
@@ -122,6 +134,32 @@ BODIES = (
         [3],
         "```\na\n```\n\n~~~~\n```\n~~~~\n\n- ```\n  b\n  ```",
     ),
+    Case(
+        "front-matter", "文\n\n+++\ntitle = 1\ndate = 2\n+++", [4], "---\n\n**Title:** A\n**Date:** B\n\n---"
+    ),
+    Case(
+        "markdown-literal",
+        "见[公告][1]。\n注[^1]\n\n这是**重点 **内容\n\n##二级标题\n\n[公告]（https://a.example/x）",
+        [1, 2, 4, 6, 8],
+        "见[公告][1]和[甲][]，b[i][j]，2**3**4，张**、李**，139****1234，`[^1]`，[^a-z]，#话题\n"
+        "**重点**内容[^1]，[更新]（[详情](https://a.example/x)），[1]（https://a.example/x）\n\n"
+        "```\n##x **y **\n```\n\n[1]: https://a.example/1\n[甲]: https://a.example/2\n[^1]: 注",
+    ),
+    Case(
+        "definition-unused",
+        "文\n\n[来源]: 新华社\n\n[^2]: 没人引用的注释",
+        [3, 5],
+        "见[公告][1]，[来源]，![图][p][^n]\n\n[1]: https://a.example/1\n[来源]: https://a.example/2\n"
+        "[P]: https://a.example/x.png\n[^n]: 注\n\n[//]: # (备注)",
+    ),
+    Case("html-unclosed", "文\n\n<!-- 备注 ->\n\n## 头条", [3], "<!-- 备注 -->\n\n文 <!-- 不是注释"),
+    Case("html-unclosed", "文\n\n<div>\n<!-- 备注\n</div>\n\n文", [4], "<div>\n<pre>\n\n一</pre>\n</div>"),
+    Case("html-unclosed", "<?php x\n\n文", [1], "<?php x ?>\n\n<!-->\n\n`<?php`"),
+    Case("html-unclosed", "文\n\n<![CDATA[ x ]>\n\n文", [3], "<![CDATA[ x ]]>"),
+    Case("html-unclosed", "<script>\n\n文", [1], "<script>\nx\n\n</SCRIPT>"),
+    Case("html-unclosed", "文\n\n<PRE>\n一\n\n二", [3], "<preview>\n\n一"),
+    Case("html-unclosed", "<style>a\n\n文", [1], "<style>\n</style>\n\n文"),
+    Case("html-unclosed", "<textarea>\n\n文", [1], "<textarea>x</textarea>"),
     Case(
         "heading-jump",
         "## 一\n\n文\n\n#### 三\n\n文",
@@ -478,6 +516,57 @@ class TestMessages:
         ]
 
 
+class TestTextLost:
+    BODY = "一段话，[链接](https://a.example/x)在此。\n\n- [x] 完成的事\n\n```\nx = secret(1)\n```\n\n尾声 **重点** 完。\n"
+
+    def lost(self, folder: Path, body: str, html: str = "", warnings: Sequence[str] = ()) -> list[str]:
+        post = write(folder, HEAD + body)
+        message = mail(html=html, warnings=warnings) if html else render_email(post, NEWSLETTER, TEMPLATES)
+        found = findings(post, messages=[message])
+        return [f"{one.severity} {one.line} {one.text}" for one in found if one.check == "text-lost"]
+
+    def test_a_mail_that_holds_the_text_is_whole(self, tmp_path: Path) -> None:
+        assert self.lost(tmp_path, self.BODY) == []
+
+    def test_what_is_not_in_it_is_told_with_its_line(self, tmp_path: Path) -> None:
+        whole = "<p>一段话，<a href='尾声'>链接</a>在此。☑ 完成的事</p>"
+        told = self.lost(tmp_path, self.BODY, whole)
+        assert told == [f'error {FIRST + 4} the mail lacks "x = secret(1)" and 2 more pieces of the text']
+        assert self.lost(tmp_path, self.BODY, whole, [f"{tmp_path}: … to a teaser with a link"]) == []
+
+    def test_hidden_text_is_not_in_the_mail(self, tmp_path: Path) -> None:
+        html = "<style>尾声</style><!-- 尾声 --><p>正文</p>"
+        assert self.lost(tmp_path, "正文\n\n尾声", html) == [f'error {FIRST + 2} the mail lacks "尾声"']
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "字<script>let x</script>句 <noscript>secret</noscript>尾",
+            "<template>\n\nsecret\n\n</template>\n\n尾声",
+            "| 甲 | 乙 | 丙 | 丁 | 戊 |\n|-|-|-|-|-|\n| 很长的说明 | 二 | 三 | ![图](https://a.example/x.png) | 五 |",
+            "<x-line>一</x-line><x-line n='x'>二",
+            "1. **小米**：发布新车\n2. **华为**，推出新手机[^1]\n\n[^1]: 注 &amp; &copy; a<b",
+        ],
+    )
+    def test_what_a_mail_leaves_out_or_rearranges_on_purpose_is_not_lost(
+        self, body: str, tmp_path: Path
+    ) -> None:
+        assert self.lost(tmp_path, body) == []
+
+    def test_a_tag_that_nobody_closes_hides_nothing_unnoticed(self, tmp_path: Path) -> None:
+        body = "一。\n\n<title>标题\n\n## 二\n\n尾声"
+        swallowed = "<p>一。</p><title>标题<h2>二</h2>尾声"
+        assert self.lost(tmp_path, body, swallowed) == [
+            f'error {FIRST + 2} the mail lacks "标题" and 2 more pieces of the text'
+        ]
+
+    def test_no_post_of_the_corpus_loses_a_word(self) -> None:
+        for post in [*corpus_posts().values(), *shared_posts(), make_post(EVERYTHING)]:
+            message = render_email(post, NEWSLETTER, TEMPLATES)
+            found = findings(post, messages=[message])
+            assert [str(one) for one in found if one.check == "text-lost"] == []
+
+
 class TestOtherNetworks:
     BODY = "一\n\n扫码加微信群，或看![公众号二维码](https://a.example/qr.png)\n"
 
@@ -530,7 +619,7 @@ class TestIgnoring:
 class TestTable:
     def test_every_check_has_a_case(self) -> None:
         elsewhere = {
-            *("telegram-parts", "wecom-items", "renderer", "other-networks"),
+            *("text-lost", "telegram-parts", "wecom-items", "renderer", "other-networks"),
             *("post-repeated", "title-repeated", "items-repeated"),
         }
         cases = {case.check for case in BODIES} | {check for check, *_ in FRONTS}
@@ -557,16 +646,68 @@ class TestTable:
         ]
 
     def test_and_how_to_overrule_them_where_that_helps(self, tmp_path: Path) -> None:
-        post = write(tmp_path, HEAD + "（待补） {{ name }}\n")
+        post = write(tmp_path, HEAD + "（待补） {{ first_name }}\n")
         errors = [one for one in findings(post) if one.severity is Severity.ERROR]
         hint = str(NotFit(errors)).split("\n")[-1]
         assert hint.endswith("into its front matter: preflight_ignore: placeholder, template")
         overruled = HEAD.replace("---\n\n", hint.rpartition("front matter: ")[2] + "\n---\n\n")
-        found = findings(write(tmp_path, overruled + "（待补） {{ name }}\n"))
+        found = findings(write(tmp_path, overruled + "（待补） {{ first_name }}\n"))
         assert [one for one in found if one.severity is Severity.ERROR] == []
 
 
+#: What a good post says, and what must therefore not stop one.
+SENTENCES = (
+    *("谷歌发布新模型【[链接](https://a.example/x)】", "ships [[link](https://a.example/x)]"),
+    *(
+        "【[标题](https://a.example/x)】",
+        "[[原文](https://a.example/x)]",
+        "（[待补](https://a.example/x)名单）",
+    ),
+    *("【<a href='https://a.example/x'>链接</a>】", "<p>【<a href='https://a.example/x'>TODO</a>】</p>"),
+    *(
+        "TikTok（TK）电商在美国增长",
+        "TikTok (TK) grows",
+        "微软待办 (ToDo) 更新",
+        "电影《极限特工》(xXx) 重映",
+    ),
+    *(
+        "[insert coin] the game",
+        "[image] tags",
+        "（此处插入芯片的尺寸见下图）",
+        "placeholder（占位符）",
+        "(XXX)",
+    ),
+    *("标签：科技|AI|大模型", "阿里云|GPU|租赁", "|RT_CORES|", "【标题】新模型\n【链接】https://a.example/x"),
+    "**Title:** Attention\n**Author:** Vaswani\n**Link:** [arXiv](https://a.example/abs/1)",
+    "Title: AI Summit\nDate: March 9\nVenue: Berlin",
+    *("提示词里的 {{ name }} 会被替换", "Liquid 的 {% if x %} 写法", "ERB 的 <%= x %> 写法"),
+)
+
+
+class TestGoodSentences:
+    @pytest.mark.parametrize("sentence", SENTENCES)
+    def test_they_do_not_stop_a_post(self, sentence: str, tmp_path: Path) -> None:
+        found = findings(write(tmp_path, HEAD + sentence + "\n"))
+        assert [str(one) for one in found if one.severity is Severity.ERROR] == []
+
+    def test_nor_do_they_in_a_title(self, tmp_path: Path) -> None:
+        found = findings(write(tmp_path, front(title="晨间简报|AI|2026年3月5日")))
+        assert [str(one) for one in found if one.severity is Severity.ERROR] == []
+
+
 GOOD = [post for post in load_posts(ROOT / "posts", ZONE).posts if not post.draft]
+
+
+class TestMarks:
+    def test_a_line_that_no_file_has_is_no_trouble(self, tmp_path: Path) -> None:
+        body = "<p>a&#10;&#10;&#10;title: [^1]&#10;date: x</p>"
+        assert lines("markdown-literal", findings(write(tmp_path, HEAD + body))) == [FIRST + 3]
+
+    def test_no_post_of_the_corpus_has_a_mark_that_failed(self) -> None:
+        checks = {"markdown-literal", "definition-unused"}
+        posts = [*corpus_posts().values(), *shared_posts()]
+        told = [str(one) for post in posts for one in findings(post) if one.check in checks]
+        assert told == []
 
 
 class TestGoodPosts:
@@ -585,6 +726,21 @@ class TestGoodPosts:
             day = local_day(post, NEWSLETTER) or DAY
             found = examine(read_proof(post, NEWSLETTER, day))
             assert [str(one) for one in found if one.severity is Severity.ERROR] == []
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            *("3月5日周四，" * 3000, "{{" + " " * 5000 + "x", "{{ a " * 4000, "{% a " * 4000, "<% a " * 4000),
+            *("TK " * 5000 + "字", "©" * 9000, "2026 " * 4000, "[链接" * 4000, "*|A" * 4000, "（ " * 4000),
+        ],
+        ids=lambda line: line[:8],
+    )
+    def test_a_long_line_takes_no_longer_than_its_length(self, line: str, tmp_path: Path) -> None:
+        """A square of the length would take ten seconds here, and more; in time of our own, as below."""
+        proof = read_proof(write(tmp_path, HEAD + line + "\n"), NEWSLETTER, DAY)
+        begun = time.thread_time()
+        examine(proof)
+        assert time.thread_time() - begun < 2
 
     def test_it_takes_twenty_milliseconds_at_most(self) -> None:
         """The best of five, in time of our own: the machine may have more to do."""

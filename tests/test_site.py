@@ -32,7 +32,7 @@ from distributor.rendering import headline, links_in, parse, template_environmen
 from distributor.sandbox.server import Sandbox
 from distributor.settings import Newsletter, Settings, page_name
 from distributor.site import Site, write_whole
-from distributor.site.body import render_body
+from distributor.site.body import PAGE_ANCHORS, render_body
 from distributor.site.entries import Entry
 from distributor.site.feed import ATOM
 from distributor.site.pages import Pages
@@ -151,6 +151,35 @@ def test_a_long_post_has_a_table_of_contents_and_a_short_one_has_none() -> None:
     assert render_body(parse(make_post("## 一\n\n## 二\n\n## 三\n")), back="").contents == ()
     [nav] = of_kind(strictly(page_of(long)), "nav")
     assert [link.text for link in nav.iter(HTML + "a")][:2] == ["第 1 节 x", "细节"]
+
+
+def test_a_heading_does_not_take_an_anchor_of_the_page() -> None:
+    """The link "skip to the text" would lead to the heading."""
+    tree = strictly(page_of("## Text\n\n一\n\n## Text\n\n二"))
+    ids = attributes(tree, "id")
+    assert (ids.count("text"), [heading.attrib["id"] for heading in of_kind(tree, "h2")]) == (
+        1,
+        ["text-2", "text-3"],
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_anchor_of_the_templates_is_reserved(name: str) -> None:
+    """Those with a colon no heading can get."""
+    html = page_of(SAMPLES[name])
+    outside = html.replace(render_body(parse(make_post(SAMPLES[name])), back="").html, "")
+    own = set(re.findall(r'\sid="([^":]+)"', outside[: outside.index('<div class="body">')]))
+    assert own == PAGE_ANCHORS
+
+
+@pytest.mark.parametrize("tag", ["noscript", "object", "title", "template", "iframe"])
+def test_what_a_mail_hides_a_page_hides_too(tag: str) -> None:
+    html = render_body(
+        parse(make_post(f"见<{tag}>secret</{tag}>此，\n\n<div><{tag}>secret</{tag}>尾</div>")), back=""
+    ).html
+    assert "secret" not in html
+    assert "此，" in html
+    assert "尾" in html
 
 
 def test_attacks_stay_inert() -> None:

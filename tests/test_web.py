@@ -1,6 +1,7 @@
 """The pages behind a mail's links, from a real server: one click unsubscribes, a look changes nothing."""
 
 import contextlib
+import os
 import re
 import socket
 import threading
@@ -315,12 +316,26 @@ class TestTheSite:
             assert site.client.get("/archive/ai-daily/receipts/").status_code == 200
             assert "今天的收据" in site.client.get("/archive/ai-daily/feed.xml").text
 
-    def test_what_was_cancelled_instead_of_approved_is_shown_nowhere(self, project: Project) -> None:
+    @pytest.mark.parametrize(
+        ("state", "reason"),
+        [
+            (IssueState.CANCELLED, SkipReason.CANCELLED),
+            (IssueState.EXPIRED, SkipReason.EXPIRED),
+        ],
+    )
+    def test_what_was_cancelled_instead_of_approved_is_shown_nowhere(
+        self, project: Project, state: IssueState, reason: SkipReason
+    ) -> None:
         project.write_post("receipts", POST)
         with serving(project.settings(newsletter={"schedule": {"approval": "required"}})) as site:
             issue = goes_out(site, by=OpenedBy.SCHEDULER)
-            site.distributor.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
-            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
+            with site.distributor.database.write() as connection:
+                connection.exec_driver_sql("UPDATE issues SET expires_at = '2000-01-01 00:00:00'")
+            site.distributor.ledger.stop_issue(issue.id, state, reason)
+            assert site.distributor.ledger.issue(issue.id).state is state
+            assert site.distributor.ledger.messages(issue.id, "email")
+            for path in (f"/issues/{issue.id}", "/archive/ai-daily/receipts/"):
+                assert site.client.get(path).status_code == 404
             for path in ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/feed.xml"):
                 assert "今天的收据" not in site.client.get(path).text
 
@@ -351,6 +366,36 @@ class TestTheSite:
         path.write_text(POST + "\n[dead](nowhere.html)\n", "utf-8")
         assert open_site.client.get("/archive/ai-daily/receipts/").status_code == 302
         assert open_site.client.get("/archive/ai-daily/feed.xml").status_code == 200
+
+    def test_files_in_a_folder_do_not_keep_what_was_corrected_or_withdrawn(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(site={"folder": "public"})) as site:
+            issue = goes_out(site)
+            path = project.root / "posts/receipts.md"
+            site.distributor.site.publish(
+                issue, read_post(path, site.distributor.settings.newsletters["ai-daily"].zone)
+            )
+            page = project.root / "public/ai-daily/receipts/index.html"
+            assert "谁收到了" in page.read_text("utf-8")
+            path.write_text(POST.replace("谁收到了", "更正：谁收到了"), "utf-8")
+            os.utime(path, (1, 1))  # as an archive is unpacked: older than the page
+            for address in self.PAGES[2:]:
+                assert "更正" in site.client.get(address).text
+            path.write_text(POST.replace("title:", "draft: true\ntitle:"), "utf-8")
+            for address in ("/archive/", "/archive/ai-daily/", "/archive/ai-daily/feed.xml"):
+                assert "今天的收据" not in site.client.get(address).text
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 302
+            path.unlink()
+            assert "谁收到了" in site.client.get("/archive/ai-daily/receipts/").text
+            assert page.exists()
+
+    def test_a_post_without_an_issue_is_withdrawn_as_well(self, project: Project) -> None:
+        project.write_post("receipts", POST)
+        with serving(project.settings(site={"folder": "public"})) as site:
+            site.distributor.site.build("ai-daily", project.root / "public", all_posts=True)
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 200
+            project.write_post("receipts", POST.replace("title:", "draft: true\ntitle:"))
+            assert site.client.get("/archive/ai-daily/receipts/").status_code == 404
 
     def test_a_correction_is_seen_at_once(self, open_site: Site) -> None:
         path = open_site.distributor.settings.root / "posts/receipts.md"

@@ -11,22 +11,34 @@ from distributor.preflight.reading import Heading, Line, brief, host_of
 
 FEWEST_WORDS, MOST_WORDS = 50, 5000
 
-_TO_DO = r"待补充?|待写|占位符?|TODO|TKTK|TK|FIXME|XXX+"
-#: Marks that nobody writes to readers, alone in their brackets; what is pasted from a chat has "[图片]".
+#: Marks that nobody writes to readers, alone in their brackets. What a post may be about ("[image] tags", "ToDo",
+#: "placeholder（占位符）") is a `marker` at most: to refuse a good post is worse than to let a mark through.
 UNFINISHED = re.compile(
-    rf"[（(【\[［]\s*(?:{_TO_DO})\s*[)）】\]］]"
-    r"|[【\[](?:链接|标题|图片|配图|插入\w{1,8}|link|title|image|insert \w{1,20})[】\]]"
-    r"|[（(【\[][^）)】\]]{0,10}此处(?:插入|填写|补充|添加)[^）)】\]]{0,20}[）)】\]]"
-    r"|lorem ipsum dolor|\bTKTK\b",
-    re.IGNORECASE,
+    r"[（(【\[［]\s{0,9}(?:待补充?|待写|TODO|TKTK|FIXME)\s{0,9}[)）】\]］]"
+    r"|[（(【\[]此处(?:插入|填写|补充|添加)(?:图片?|配图|截图|链接|标题|内容|文字|数据|来源)?[）)】\]]"
+    r"|(?i:lorem ipsum dolor)|\bTKTK\b"
 )
-#: The same words in the open: usually forgotten, sometimes the news. In Chinese "TK" is TikTok.
+#: Words in the open, and words in brackets: usually forgotten, sometimes the news. In Chinese "TK" is TikTok.
 MARKER = re.compile(
-    r"(?<![\w.#/@-])(?:TODO|FIXME|XXX)(?![\w./-])|待补充|待核对|占位符?(?=[：:。）)]|$)|^[\x00-\x7f]*\bTK\b[\x00-\x7f]*$"
+    r"(?<![\w.#/@-])(?:TODO|FIXME|XXX)(?![\w./-])|待补充|待核对|占位符?(?=[：:。）)]|$)"
+    r"|^(?=[\x00-\x7f]*$)(?!.*TikTok).*\bTK\b.*"
+    # pasted from a chat, "[图片]" is a picture that did not come along; a label has its text behind it
+    r"|\[(?:链接|标题|图片|配图|插入\w{1,8}|link|title|insert (?:link|title|image|picture)(?: here)?)\](?!\s*\S)"
+    r"|[看见]\[链接\]"
 )
-#: Jinja and Liquid, Mailchimp (whose asterisks are emphasis to Markdown), Mailgun, ERB.
+#: What mailing services fill in, by its name: nobody means to send that.
+_FIELD = (
+    r"(?:(?:subscriber|contact|recipient|member|profile|customer)(?:\.\w+)+|[fl]name|(?:first|last|full)_?name"
+    r"|\w{0,20}unsubscribe\w{0,20}|email_address|web_?version\w{0,9}|view_in_browser\w{0,9}|update_profile\w{0,9})"
+)
+#: Jinja, Liquid and ERB, Mailchimp, Mailgun. Every run has an end: a page of blanks must not take a minute.
+MERGE_FIELD = re.compile(
+    rf"\{{\{{-?\s{{0,9}}(?i:{_FIELD})\b[^{{}}\n]{{0,60}}\}}\}}|<%=?\s{{0,9}}@?(?i:{_FIELD})\b[^%\n]{{0,60}}%>"
+    r"|\*\|[A-Z][A-Z0-9_:]{1,40}\|\*|%recipient\.\w{1,40}%"
+)
+#: Other marks of a template; a post about templates, or about prompts, has them in its sentences.
 TEMPLATE = re.compile(
-    r"\{\{\s*[\w.|\- ]+\s*\}\}|\{%\s*\w[^%]*%\}|\|[A-Z][A-Z_:]+\||%recipient\.\w+%|<%=?\s*\w[^%]*%>"
+    r"\{\{(?=[^{}\n]{0,80}\w)[\w.|\- \t]{1,80}\}\}|\{%\s{0,9}\w[^%\n]{0,80}%\}|<%=?\s{0,9}\w[^%\n]{0,80}%>"
 )
 #: Their sub-domains stand in samples and documentation on purpose.
 EXAMPLES = frozenset(f"{www}example.{top}" for www in ("", "www.") for top in ("com", "org", "net"))
@@ -34,6 +46,15 @@ FRONT_MATTER = re.compile(
     r"(title|date|categor(y|ies)|tags|slug|draft|cover_image|description|layout|author|published)\s*[:=]\s*\S",
     re.IGNORECASE,
 )
+RULES = {"---", "+++"}
+#: What opens raw HTML that swallows everything up to its end, as CommonMark has it.
+ENDS = {
+    "<!--": re.compile("-->"),
+    "<?": re.compile(r"\?>"),
+    "<![cdata[": re.compile(r"\]\]>"),
+    **{f"<{tag}": re.compile(f"</{tag}", re.IGNORECASE) for tag in ("script", "style", "pre", "textarea")},
+}
+OPENING = re.compile(r"<!--|<\?|<!\[CDATA\[|<(?:script|style|pre|textarea)(?=[\s>]|$)", re.IGNORECASE)
 IDEOGRAPH = r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 WORD = re.compile(rf"{IDEOGRAPH}|(?:(?!{IDEOGRAPH})\w)+(?:['’.-](?:(?!{IDEOGRAPH})\w)+)*")
 PAIRS = (("「", "」"), ("『", "』"), ("《", "》"), ("（", "）"), ("【", "】"))
@@ -55,8 +76,9 @@ ALIYUN = re.compile(
 
 
 def matches(proof: Proof, pattern: re.Pattern[str]) -> Iterator[tuple[Line, str]]:
+    """Outside of links: "[[链接](…)]" is a link between brackets, not a mark."""
     for line in (Line(proof.title_line or 0, proof.post.title), *proof.lines):
-        for match in pattern.finditer(line.text):
+        for match in pattern.finditer(line.text if line.unlinked is None else line.unlinked):
             yield line, match[0]
 
 
@@ -76,8 +98,15 @@ def marker(proof: Proof) -> Iterator[Said]:
             yield Said(line.number or None, f"{quoted(found)} looks like a mark to come back to")
 
 
+def merge_field(proof: Proof) -> Iterator[Said]:
+    return told(proof, MERGE_FIELD, "{} is a template's variable that nobody filled in")
+
+
 def template(proof: Proof) -> Iterator[Said]:
-    return told(proof, TEMPLATE, "{} is a template's variable that nobody filled in")
+    """Those that `merge_field` did not tell already."""
+    for line, found in matches(proof, TEMPLATE):
+        if not MERGE_FIELD.fullmatch(found):
+            yield Said(line.number or None, f"{quoted(found)} looks like a template's variable")
 
 
 def example_address(proof: Proof) -> Iterator[Said]:
@@ -103,11 +132,21 @@ def words(text: str) -> int:
 
 
 def front_matter(proof: Proof) -> Iterator[Said]:
-    """A second one, as when files are joined: to Markdown it is a rule and a heading."""
+    """A second one, as when files are joined: to Markdown it is a rule and a heading.
+
+    Between its rules, and without a gap: a paper's card ("**Title:** …") or an event's ("Date: …") is none.
+    """
     for paragraph in proof.reading.paragraphs:
-        keys = [match[1].lower() for line in paragraph if (match := FRONT_MATTER.match(line.text.strip()))]
-        if len(keys) > 1 and len(keys) * 2 > len(paragraph) and {"title", "date"} & set(keys):
-            yield Said(paragraph[0].number, f"front matter stands in the text ({', '.join(keys)})")
+        lines = [(line.number, proof.source.get(line.number, "").strip()) for line in paragraph]
+        inner = [(number, text) for number, text in lines if text not in RULES]
+        keys = [match[1].lower() for _, text in inner if (match := FRONT_MATTER.match(text))]
+        most = len(keys) > 1 and len(keys) * 2 > len(inner) and {"title", "date"} & set(keys)
+        if most and _between_rules(proof, inner[0][0], inner[-1][0]):
+            yield Said(inner[0][0], f"front matter stands in the text ({', '.join(keys)})")
+
+
+def _between_rules(proof: Proof, first: int, last: int) -> bool:
+    return {proof.source.get(number, "").strip() for number in (first - 1, last + 1)} <= RULES
 
 
 def unclosed_code(proof: Proof) -> Iterator[Said]:
@@ -123,6 +162,32 @@ def unclosed_code(proof: Proof) -> Iterator[Said]:
                     proof.post.body_line + start,
                     f"the code that begins with {token.markup} here never ends: the rest of the post is code",
                 )
+
+
+def unclosed_html(proof: Proof) -> Iterator[Said]:
+    """Raw HTML of which CommonMark and browsers read no word more until its end comes."""
+    source = proof.reading.source.split("\n")
+    for token in proof.reading.tokens:
+        if token.type == "html_block" and token.map and (found := _never_ends(token.content)):
+            opening, down = found
+            if not ENDS[opening].search("\n".join(source[token.map[1] :])):
+                line = proof.post.body_line + token.map[0] + down
+                yield Said(
+                    line, f"{opening} begins here and never ends: it takes the rest of the post with it"
+                )
+
+
+def _never_ends(html: str) -> tuple[str, int] | None:
+    """The first opening whose end is not in this piece, and how many lines down it stands."""
+    at = 0
+    while match := OPENING.search(html, at):
+        opening = match[0].lower()
+        # "<!-->" is a whole comment
+        end = ENDS[opening].search(html, match.start() + 2 if opening == "<!--" else match.end())
+        if end is None:
+            return opening, html.count("\n", 0, match.start())
+        at = end.end()
+    return None
 
 
 def heading_jump(proof: Proof) -> Iterator[Said]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from distributor.errors import PostError
 from distributor.model import Post
 from distributor.posts import fold
-from distributor.preflight import body, dates, links, pictures, rendered, repeats, subject
+from distributor.preflight import body, dates, links, marks, pictures, rendered, repeats, subject
 from distributor.preflight.findings import Finding, Said, Severity
 from distributor.preflight.proof import Proof
 from distributor.rendering import is_web
@@ -38,7 +38,8 @@ CHECKS: Sequence[Check] = (
     Check("subject-marks", NOTE, subject.question_and_exclamation, "leave one of them out"),
     Check("placeholder", ERROR, body.unfinished, "write it, or take it out"),
     Check("marker", WARNING, body.marker, "write what is missing; code goes between backticks"),
-    Check("template", ERROR, body.template, "fill it in; code goes between backticks"),
+    Check("template", ERROR, body.merge_field, "fill it in; code goes between backticks"),
+    Check("template-like", WARNING, body.template, "fill it in, if it is one; code goes between backticks"),
     Check("example-address", WARNING, body.example_address, "put the real address there"),
     Check(
         "words-few", WARNING, body.few_words, f"{body.FEWEST_WORDS} are little for a mail; is a part missing?"
@@ -48,6 +49,9 @@ CHECKS: Sequence[Check] = (
     ),
     Check("front-matter", ERROR, body.front_matter, "keep one, at the top of the file"),
     Check("code-unclosed", ERROR, body.unclosed_code, "close it with a line of the same marks"),
+    Check("markdown-literal", WARNING, marks.literal, "mend the mark; code goes between backticks"),
+    Check("definition-unused", WARNING, marks.unused, "refer to it, or write it as a sentence"),
+    Check("html-unclosed", ERROR, body.unclosed_html, "end it, or take it out; code goes between backticks"),
     Check(
         "heading-jump", NOTE, body.heading_jump, "go down one level at a time: screen readers read an outline"
     ),
@@ -91,6 +95,7 @@ CHECKS: Sequence[Check] = (
     Check("post-repeated", ERROR, repeats.same_body, "was the right file copied? Mend the text"),
     Check("title-repeated", WARNING, repeats.same_title, "mail clients fold equal subjects into one thread"),
     Check("items-repeated", WARNING, repeats.same_items, "is this yesterday's news?"),
+    Check("text-lost", ERROR, rendered.text_lost, "look at the HTML before it; code goes between backticks"),
     Check("telegram-parts", NOTE, rendered.many_parts, "shorten the post"),
     Check("wecom-items", NOTE, rendered.items_left_out, "put first what matters"),
     Check("renderer", WARNING, rendered.said_by_renderers, ""),

@@ -41,6 +41,8 @@ NEAR = timedelta(days=60)  # a date without a year that is further away may be a
 AROUND_DATE = re.compile(
     r"[\s\d:：TZ+.,，。()（）|｜·/—–-]|发布|更新|[日早晚周]报|published|updated", re.IGNORECASE
 )
+#: Characters. A line with a thousand dates is read once, not a thousand times.
+BESIDE, LONGEST_DATE_LINE = 40, 120
 FIRST_PARAGRAPHS, LAST_PARAGRAPHS = 3, 3
 #: What a title's own date stands between; a date inside a sentence is that of the news ("9月9日苹果发布会").
 EDGE_BEFORE = re.compile(
@@ -48,7 +50,7 @@ EDGE_BEFORE = re.compile(
 )
 EDGE_AFTER = re.compile(r"\s*(?:$|[\]】)）|｜:：·•/—–-]|[日早晚周简]报|daily|weekly|news)", re.IGNORECASE)
 COPYRIGHT = re.compile(
-    r"(?:©|\(c\)|copyright|版权所有)[\s,，©]*(?:20\d\d\s*[-–—至]\s*)?(?P<year>20\d\d)(?!\s*[-–—至])",
+    r"(?:©|\(c\)|copyright|版权所有)[\s,，©]{0,20}(?:20\d\d\s*[-–—至]\s*)?(?P<year>20\d\d)(?!\s*[-–—至])",
     re.IGNORECASE,
 )
 TITLE_YEAR = re.compile(r"(?<!\d)(?P<year>20\d\d)(?!\d)")
@@ -103,7 +105,7 @@ def date_line(proof: Proof) -> Iterator[Said]:
     """A line at the top that is only a date. A day apart may be the time zone."""
     for paragraph in proof.reading.paragraphs[:FIRST_PARAGRAPHS] if proof.post.date else ():
         for line in paragraph:
-            for written in dates_in(line.text, proof.dated):
+            for written in dates_in(line.text, proof.dated) if len(line.text) <= LONGEST_DATE_LINE else ():
                 rest = AROUND_DATE.sub(
                     "", WEEKDAY.sub("", line.text[: written.start] + line.text[written.end :])
                 )
@@ -137,10 +139,14 @@ def weekday(proof: Proof) -> Iterator[Said]:
 def _weekday_beside(text: str, written: Written) -> int | None:
     """0 for Monday … 6; None when no weekday touches the date, brackets and commas between them aside."""
     day = rf"(?:{WEEKDAY.pattern})"
-    before = re.search(rf"{day}[\s,，()（）\]]*$", text[: written.start], re.IGNORECASE)
-    after = re.match(rf"[\s(（\[]*{day}", text[written.end :], re.IGNORECASE)
+    left, right = (
+        text[max(0, written.start - BESIDE) : written.start],
+        text[written.end : written.end + BESIDE],
+    )
+    before = re.search(rf"{day}[\s,，()（）\]]*$", left, re.IGNORECASE)
+    after = re.match(rf"[\s(（\[]*{day}", right, re.IGNORECASE)
     # "3月5日，周五见": behind a comma a sentence may go on with another day
-    apart = re.match(rf"[\s,，]*{day}(?![\u4e00-\u9fff])", text[written.end :], re.IGNORECASE)
+    apart = re.match(rf"[\s,，]*{day}(?![\u4e00-\u9fff])", right, re.IGNORECASE)
     match = before or after or apart
     if match is None:
         return None

@@ -56,6 +56,11 @@ class Proof:
         return "\n".join(line.text for line in self.lines)
 
     @cached_property
+    def source(self) -> Mapping[int, str]:
+        """The lines of the body as they are written, by their numbers in the file."""
+        return dict(enumerate(self.reading.source.split("\n"), self.post.body_line))
+
+    @cached_property
     def outline(self) -> Outline:
         return outline(Document(self.reading.tokens, ()))
 

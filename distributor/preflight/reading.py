@@ -5,11 +5,13 @@ reference, in a footnote, a table or raw HTML has the line it stands on, not tha
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import normalizeReference
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
@@ -20,15 +22,24 @@ from distributor.rendering import CONTROLS, HtmlReader, picture_alt
 from distributor.rendering.markdown import build_markdown
 
 NOTED = ("newline", "escape", "link", "image", "footnote_inline", "footnote_ref", "autolink", "html_inline")
+#: Stands for words that are linked ("object replacement character").
+LINKED = "\ufffc"
+#: A label between brackets, escaped ones aside.
+LABEL = re.compile(r"(?<!\\)\[([^\[\]]{1,300})(?<!\\)\]")
+PIPED = re.compile(r"\|[^|\s]+\|")
 InlineRule = Callable[[StateInline, bool], bool]
 
 
 @dataclass(frozen=True)
 class Line:
-    """What a reader sees of one line of the file: no code, no addresses."""
+    """What a reader sees of one line of the file: no code, no addresses.
+
+    `unlinked` is the same with LINKED for what stands in links; None where there can be none.
+    """
 
     number: int
     text: str
+    unlinked: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +92,8 @@ class Reading:
     pictures: list[Picture] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
     headings: list[Heading] = field(default_factory=list)
+    #: Line and label of the definitions of links and notes that nothing refers to.
+    unused: list[tuple[int, str]] = field(default_factory=list)
 
 
 # Where inline things stand
@@ -130,7 +143,25 @@ class _Reader:
         self.found.tokens = MARKDOWN.parse(self.found.source, self.env)
         for number, token in enumerate(self.found.tokens):
             self._take(number, token)
+        self.found.unused = sorted([*self._unused_links(), *self._unused_notes()])
         return self.found
+
+    def _unused_links(self) -> Iterator[tuple[int, str]]:
+        """`[//]: # (…)` is a comment."""
+        labels = Counter(normalizeReference(label) for label in LABEL.findall(self.found.source))
+        for label, reference in self.env.get("references", {}).items():
+            if labels[label] < 2 and reference["href"] not in {"", "#"}:
+                line = int(reference["map"][0])
+                written = LABEL.search(self.found.source.split("\n")[line])
+                yield self.post.body_line + line, written[1] if written else label
+
+    def _unused_notes(self) -> Iterator[tuple[int, str]]:
+        for name, number in self.env.get("footnotes", {}).get("refs", {}).items():
+            label = f"^{name.removeprefix(':')}"
+            place = re.search(rf"^[ >]*\[{re.escape(label)}\]:", self.found.source, re.MULTILINE)
+            if number < 0 and place:
+                down = self.found.source.count("\n", 0, place.start() + 1) if place.start() else 0
+                yield self.post.body_line + down, label
 
     def _take(self, number: int, token: Token) -> None:
         if token.map:
@@ -158,7 +189,9 @@ class _Reader:
         inline = _Inline(self, token)
         for child in token.children or ():
             inline.take(child)
-        self.found.paragraphs.append([Line(number, text) for number, text in inline.seen.items()])
+        self.found.paragraphs.append(
+            [Line(number, text, inline.unlinked[number]) for number, text in inline.seen.items()]
+        )
 
     def defined(self, address: str, source: str, line: int) -> int:
         """Where a link's address stands: in place, unless its source ends with the bracket of a reference."""
@@ -175,8 +208,11 @@ class _Inline:
     def __init__(self, reader: _Reader, token: Token) -> None:
         self.reader, self.source, self.line = reader, token.content, reader.start
         self.seen: dict[int, str] = {}
+        self.unlinked: dict[int, str] = {}
         self.open: Token | None = None
         self.opened, self.text = 0, ""
+        self.in_anchor = False
+        self.star = ""
 
     def take(self, token: Token) -> None:
         if "at" in token.meta:
@@ -188,9 +224,20 @@ class _Inline:
         self.text += text
         if self.open is None or self.open.info != "auto":
             self.seen[self.line] = self.seen.get(self.line, "") + text
+            bare = LINKED if self.open or self.in_anchor else text
+            self.unlinked[self.line] = self.unlinked.get(self.line, "") + bare
 
     def take_text(self, token: Token) -> None:
-        self.write(token.content)
+        # Mailchimp's *|NAME|* is emphasis to Markdown
+        self.write(
+            f"{self.star}{token.content}{self.star}" if PIPED.fullmatch(token.content) else token.content
+        )
+
+    def take_emphasis(self, token: Token) -> None:
+        self.star = "*" if token.markup == "*" else ""
+
+    def end_emphasis(self, _token: Token) -> None:
+        self.star = ""
 
     def take_code(self, _token: Token) -> None:
         self.write(" ")
@@ -220,6 +267,7 @@ class _Inline:
 
     def take_html(self, token: Token) -> None:
         reader = _TagReader(token.content, self.line)
+        self.in_anchor = bool(reader.linked) or (self.in_anchor and not token.content.startswith("</"))
         self.reader.found.tags += reader.tags
         self.reader.found.pictures += reader.shown
         self.reader.found.links += reader.linked
@@ -236,6 +284,8 @@ _INLINE: Mapping[str, Callable[[_Inline, Token], None]] = {
     "link_open": _Inline.take_link,
     "link_close": _Inline.end_link,
     "image": _Inline.take_picture,
+    "em_open": _Inline.take_emphasis,
+    "em_close": _Inline.end_emphasis,
     "html_inline": _Inline.take_html,
     "footnote_ref": _Inline.take_footnote,
 }
@@ -248,6 +298,7 @@ class _TagReader(HtmlReader):
         self.first = first
         self.tags, self.shown, self.linked = list[Tag](), list[Picture](), list[Link]()
         self.seen: dict[int, str] = {}
+        self.unlinked: dict[int, str] = {}
         self.anchor: Link | None = None
         super().__init__(html)
         self.handle_endtag("a")  # one that is not closed within this piece
@@ -258,7 +309,9 @@ class _TagReader(HtmlReader):
 
     @property
     def texts(self) -> Sequence[Line]:
-        return [Line(number, text) for number, text in self.seen.items() if text.strip()]
+        return [
+            Line(number, text, self.unlinked[number]) for number, text in self.seen.items() if text.strip()
+        ]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         super().handle_starttag(tag, attrs)
@@ -282,6 +335,8 @@ class _TagReader(HtmlReader):
             self.anchor = replace(self.anchor, text=(self.anchor.text + data).strip())
         for number, text in enumerate([] if self.hidden else data.split("\n"), self.here):
             self.seen[number] = self.seen.get(number, "") + text
+            bare = LINKED if self.anchor else text
+            self.unlinked[number] = self.unlinked.get(number, "") + bare
 
 
 def brief(address: str, most: int = 60) -> str:

@@ -7,7 +7,8 @@ The ledger knows which posts went out, but holds their messages, not their sourc
 then. Where the file is gone the page that was written stays, and no page is ever deleted.
 """
 
+from distributor.site.entries import went_out
 from distributor.site.pages import POLICY
 from distributor.site.publishing import Built, Site, write_whole
 
-__all__ = ["POLICY", "Built", "Site", "write_whole"]
+__all__ = ["POLICY", "Built", "Site", "went_out", "write_whole"]

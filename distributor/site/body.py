@@ -12,9 +12,12 @@ from markdown_it.utils import EnvType, OptionsDict
 
 from distributor.rendering import ATTRIBUTES, TAGS, Document, HtmlReader
 from distributor.rendering.markdown import MARKDOWN
+from distributor.rendering.raw_html import HIDDEN
 
 #: Fewer headings, or less text (in characters), need no table of contents.
 FEWEST_HEADINGS, SHORTEST = 3, 1200
+#: The anchors that the page's templates have themselves and a heading could get.
+PAGE_ANCHORS = frozenset({"text"})
 
 NOTE = re.compile(r"fn(?:ref)?:\d+(?::\d+)?")
 HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
@@ -96,6 +99,7 @@ def _sanitised(html: str) -> str:
     return nh3.clean(
         html,
         tags=set(TAGS),
+        clean_content_tags=set(HIDDEN),
         attributes={**ATTRIBUTES, "a": {*ATTRIBUTES["a"], "id"}, "li": {"id"}},
         attribute_filter=lambda _tag, name, value: value if name != "id" or NOTE.fullmatch(value) else None,
         set_tag_attribute_values={"img": {"loading": "lazy", "decoding": "async"}},
@@ -130,9 +134,9 @@ def _anchored(html: str) -> tuple[str, Sequence[Heading]]:
 
 
 def _free(text: str, taken: Sequence[Heading]) -> str:
-    """By the heading's words, so that a link to it survives a new section above; never a footnote's (they have colons)."""
+    """By the heading's words, so that a link to it survives a new section above; never the page's own, nor a footnote's (they have colons)."""
     words = re.sub(r"[^\w]+", "-", text.lower()).strip("-") or "section"
-    used = {heading.anchor for heading in taken}
+    used = PAGE_ANCHORS | {heading.anchor for heading in taken}
     return next(name for number in range(1, len(used) + 2) if (name := _numbered(words, number)) not in used)
 
 

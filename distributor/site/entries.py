@@ -23,6 +23,7 @@ class Entry:
     """A page of the site. `post` is None when its source is gone: only the title is known.
 
     `withdrawn`: the issue was cancelled, or the post is a draft by now; it is neither shown nor listed.
+    `edited`: the post is not the very text that went out.
     `minted` is the day that the feed's identity of it holds, whatever becomes of the post's date.
     """
 
@@ -35,6 +36,7 @@ class Entry:
     post: Post | None
     issue_id: int | None = None
     withdrawn: bool = False
+    edited: bool = False
 
     @property
     def name(self) -> str:
@@ -92,6 +94,7 @@ def of_issue(issue: Issue, newsletter: Newsletter, candidates: Sequence[Post]) -
         post=post,
         issue_id=issue.id,
         withdrawn=issue.state is IssueState.CANCELLED or bool(candidates and not post),
+        edited=edited,
     )
 
 

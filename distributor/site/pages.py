@@ -14,9 +14,11 @@ from distributor.rendering import (
     WORDING,
     ai_label,
     cut,
+    description,
     language_of,
     outline,
     parse,
+    squeeze,
     web_address,
 )
 from distributor.settings import Newsletter, Settings
@@ -121,7 +123,11 @@ class Pages:
             entry=entry,
             date=WORDING[language].date(entry.day),
             ai=ai_label(post, newsletter),
-            categories=[name for name in map(_one_line, post.categories) if name != newsletter.title],
+            categories=[
+                name
+                for name in (squeeze(CONTROLS.sub(" ", each)) for each in post.categories)
+                if name != newsletter.title
+            ],
             body=body.html,
             contents=body.contents,
             description=_described(post, outline(document).lead),
@@ -200,8 +206,4 @@ MONTHS = (
 
 def _described(post: Post, lead: str = "") -> str:
     """What a chat's card and a search engine show below the title."""
-    return cut(_one_line(post.description or lead), DESCRIPTION)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(CONTROLS.sub(" ", text).split())
+    return cut(description(post) or squeeze(lead), DESCRIPTION)

@@ -82,7 +82,8 @@ class Site:
     # ── on request ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def home(self) -> bytes:
-        return self._written("index.html") or self._home(self.folder)
+        seen = any(shelf.posts() for shelf in self.shelves.values())
+        return (not seen and self._written("index.html")) or self._home(self.folder)
 
     def index(self, newsletter: str) -> bytes | None:
         """None for a newsletter that is not there."""
@@ -93,21 +94,46 @@ class Site:
         return self._newsletter_file(newsletter, "feed.xml", self.pages.feed)
 
     def post(self, newsletter: str, name: str) -> bytes | None:
-        """The page of that name; None when there is none, or its post can no longer be shown."""
-        if newsletter not in self.settings.newsletters or not PAGE.fullmatch(name):
+        """The page of that name; None when there is none, it was withdrawn, or its post can no longer be shown.
+
+        A file of the folder, unless the post was corrected since: a correction is seen at once, built or not.
+        """
+        known = self.settings.newsletters.get(newsletter)
+        if known is None or not PAGE.fullmatch(name):
             return None
-        if found := self._written(f"{newsletter}/{name}/index.html"):
+        entries = self._entries(known, self.folder)
+        withdrawn = [entry.withdrawn for entry in entries if entry.name == name]
+        if all(withdrawn) if withdrawn else self._is_draft(known, name):
+            return None
+        path = f"{newsletter}/{name}/index.html"
+        corrected = any(entry.name == name and self._is_newer(entry, path) for entry in entries)
+        if not corrected and (found := self._written(path)):
             return found
-        known = self.settings.newsletters[newsletter]
-        shown = self._shown(known, self.folder)
+        return self._rendered(known, entries, name) or self._written(path)
+
+    def _is_newer(self, entry: Entry, path: str) -> bool:
+        """Whether the post is not the one of the file: by its text, whatever times a copied file has, or by its time."""
+        try:
+            written = (self.folder / path).stat().st_mtime_ns if self.folder else 0
+            return entry.post is not None and (entry.edited or entry.post.path.stat().st_mtime_ns > written)
+        except OSError:
+            return False
+
+    def _rendered(self, newsletter: Newsletter, entries: Sequence[Entry], name: str) -> bytes | None:
+        shown = [entry for entry in entries if _can_be_shown(self.folder, newsletter, entry)]
         number = next((number for number, entry in enumerate(shown) if entry.name == name), None)
         if number is None or shown[number].post is None:
             return None
         try:
-            return self._post(known, shown, number)
+            return self._post(newsletter, shown, number)
         except PostError as error:
             log.warning("site_page_unavailable %s", error)
             return None
+
+    def _is_draft(self, newsletter: Newsletter, name: str) -> bool:
+        """Whether a post without an issue was made a draft again, whose page is still a file."""
+        posts = self.shelves[newsletter.slug].posts().items()
+        return any(post.draft for slug, found in posts if page_name(slug) == name for post in found)
 
     def issue_of_page(self, newsletter: str, name: str) -> int | None:
         """The issue whose page that is or was, if anybody could get it: its frozen mail can be read in any case."""
@@ -120,7 +146,9 @@ class Site:
         known = self.settings.newsletters.get(newsletter)
         if known is None:
             return None
-        return self._written(f"{newsletter}/{name}") or self._remembered(known, name, render)
+        # a web process that does not see the posts (in a container, say) has the files alone
+        seen = self.shelves[newsletter].posts()
+        return (not seen and self._written(f"{newsletter}/{name}")) or self._remembered(known, name, render)
 
     def _remembered(
         self, newsletter: Newsletter, name: str, render: Callable[[Newsletter, Sequence[Entry]], bytes]

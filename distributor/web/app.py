@@ -15,11 +15,12 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from distributor.bootstrap import Distributor
 from distributor.dispatch.engine import UNSUBSCRIBE_URL, VIEW_URL
 from distributor.errors import RequestRefused, ServiceDown
-from distributor.model import Issue, IssueState, SubscriptionState
+from distributor.model import Issue, SubscriptionState
 from distributor.pictures import FOR_EVER
 from distributor.pictures import NAME as PICTURE
 from distributor.rendering import template_environment
 from distributor.settings import Settings
+from distributor.site import went_out
 from distributor.web.site import add_site
 
 #: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
@@ -107,13 +108,16 @@ class Pages:
         return self._page("explain")
 
     def issue(self, number: str) -> HTMLResponse:
-        """The mail as it was sent, without what belongs to one reader. What nobody approved yet is not shown."""
+        """The mail as it was sent, without what belongs to one reader. What nobody let go is not shown.
+
+        Cancelled or expired later on, it is: readers have it, and its links.
+        """
         try:
             issue = self.distributor.ledger.issue(int(number) if NUMBER.fullmatch(number) else 0)
         except RequestRefused:
             return self.unknown()
         parts = self.distributor.ledger.messages(issue.id, "email").get("default")
-        if not parts or issue.state is IssueState.WAITING:
+        if not parts or not (went_out(issue) or issue.frozen_at):
             return self.unknown()
         response = HTMLResponse(self._without_reader(parts[0].content["html"], issue))
         response.headers["Content-Security-Policy"] = MAIL_POLICY
