@@ -154,7 +154,7 @@ BODIES = (
     ),
     Case("html-unclosed", "文\n\n<!-- 备注 ->\n\n## 头条", [3], "<!-- 备注 -->\n\n文 <!-- 不是注释"),
     Case("html-unclosed", "文\n\n<div>\n<!-- 备注\n</div>\n\n文", [4], "<div>\n<pre>\n\n一</pre>\n</div>"),
-    Case("html-unclosed", "<?php x\n\n文", [1], "<?php x ?>\n\n<!-->\n\n`<?php`"),
+    Case("html-unclosed", "<?php x\n\n文", [1], "<?php x ?>\n\n<!-->\n\n`<?php`\n\n<p>a <? b</p>\n\n文"),
     Case("html-unclosed", "文\n\n<![CDATA[ x ]>\n\n文", [3], "<![CDATA[ x ]]>"),
     Case("html-unclosed", "<script>\n\n文", [1], "<script>\nx\n\n</SCRIPT>"),
     Case("html-unclosed", "文\n\n<PRE>\n一\n\n二", [3], "<preview>\n\n一"),
