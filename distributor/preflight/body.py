@@ -54,7 +54,10 @@ ENDS = {
     "<![cdata[": re.compile(r"\]\]>"),
     **{f"<{tag}": re.compile(f"</{tag}", re.IGNORECASE) for tag in ("script", "style", "pre", "textarea")},
 }
-OPENING = re.compile(r"<!--|<\?|<!\[CDATA\[|<(?:script|style|pre|textarea)(?=[\s>]|$)", re.IGNORECASE)
+#: Inside of other HTML, "<?" and CDATA end at the next ">".
+OPENING = re.compile(
+    r"\A\s{0,9}(?:<\?|<!\[CDATA\[)|<!--|<(?:script|style|pre|textarea)(?=[\s>]|$)", re.IGNORECASE
+)
 IDEOGRAPH = r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 WORD = re.compile(rf"{IDEOGRAPH}|(?:(?!{IDEOGRAPH})\w)+(?:['’.-](?:(?!{IDEOGRAPH})\w)+)*")
 PAIRS = (("「", "」"), ("『", "』"), ("《", "》"), ("（", "）"), ("【", "】"))
@@ -181,7 +184,7 @@ def _never_ends(html: str) -> tuple[str, int] | None:
     """The first opening whose end is not in this piece, and how many lines down it stands."""
     at = 0
     while match := OPENING.search(html, at):
-        opening = match[0].lower()
+        opening = match[0].strip().lower()
         # "<!-->" is a whole comment
         end = ENDS[opening].search(html, match.start() + 2 if opening == "<!--" else match.end())
         if end is None:

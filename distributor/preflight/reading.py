@@ -24,6 +24,7 @@ from distributor.rendering.markdown import build_markdown
 NOTED = ("newline", "escape", "link", "image", "footnote_inline", "footnote_ref", "autolink", "html_inline")
 #: Stands for words that are linked ("object replacement character").
 LINKED = "\ufffc"
+DEEPEST = 100
 #: A label between brackets, escaped ones aside.
 LABEL = re.compile(r"(?<!\\)\[([^\[\]]{1,300})(?<!\\)\]")
 PIPED = re.compile(r"\|[^|\s]+\|")
@@ -115,6 +116,8 @@ def _noting(rule: InlineRule) -> InlineRule:
 
 def _noting_markdown() -> MarkdownIt:
     markdown = build_markdown()
+    # What stands deeper than the renderers' parser goes is lost to readers: it must be seen to be missed.
+    markdown.options["maxNesting"] = max(DEEPEST, markdown.options["maxNesting"])
     rules = {rule.name: rule.fn for rule in markdown.inline.ruler.__rules__}
     for name in NOTED:
         markdown.inline.ruler.at(name, _noting(rules[name]))
