@@ -14,6 +14,7 @@ from services import ROOT
 
 from distributor import model
 from distributor.cli.app import app
+from distributor.preflight.checks import CHECKS
 from distributor.settings import PREFIX, Newsletter, Settings, _Secrets, load_settings
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -218,3 +219,8 @@ def test_every_word_is_explained() -> None:
 )
 def test_every_state_stands_in_the_glossary(states: type[StrEnum]) -> None:
     assert [str(state) for state in states if not re.search(rf"\b{state}\b", glossary())] == []
+
+
+def test_every_check_of_a_post_is_named() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    assert [check.name for check in CHECKS if f"`{check.name}`" not in text] == []

@@ -40,6 +40,7 @@ from distributor.rendering.text import (
     to_text,
 )
 from distributor.rendering.wording import (
+    MONTHS,
     WORDING,
     Wording,
     ai_label,
@@ -54,6 +55,7 @@ __all__ = [
     "ATTRIBUTES",
     "CONTROLS",
     "HAN",
+    "MONTHS",
     "SENTENCE_END",
     "TAGS",
     "WORDING",

@@ -23,7 +23,7 @@ class Wording:
 
 # strftime would follow the server's locale, not the newsletter's language
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = (
+MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
@@ -45,7 +45,7 @@ WORDING: Mapping[str, Wording] = {
             AiUse.ASSISTED: "This issue was written with the help of AI",
             AiUse.NONE: "",
         },
-        date=lambda day: f"{_DAYS[day.weekday()]}, {day.day} {_MONTHS[day.month - 1]} {day.year}",
+        date=lambda day: f"{_DAYS[day.weekday()]}, {day.day} {MONTHS[day.month - 1]} {day.year}",
     ),
 }
 

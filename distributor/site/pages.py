@@ -11,6 +11,7 @@ from distributor.errors import PostError
 from distributor.model import Post
 from distributor.rendering import (
     CONTROLS,
+    MONTHS,
     WORDING,
     ai_label,
     cut,
@@ -198,12 +199,6 @@ class Pages:
 
 
 # strftime would follow the server's locale
-MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
-
-
 def _described(post: Post, lead: str = "") -> str:
     """What a chat's card and a search engine show below the title."""
     return cut(description(post) or squeeze(lead), DESCRIPTION)
