@@ -199,7 +199,7 @@ _ALONE = {
 def _small(text: str, tag: str) -> str:
     """10² as one would write it by hand; without a small twin for each character, 10^x."""
     sign, twins = _SMALL[tag]
-    if not text.strip() or _ORDINAL.fullmatch(text):
+    if not any(map(str.isalnum, text)) or _ORDINAL.fullmatch(text):
         return text
     small = text.translate(twins)
     return small if not any(a == b for a, b in zip(text, small, strict=True)) else f"{sign}{text}"
