@@ -22,7 +22,8 @@ _MEANING = re.compile(r"(?:html: |text: |rich: )?(?:(?:text|links|markup|hidden)
 #: Marks that are left over are text where they stand at random; in the corpus they are not.
 _MARKS = re.compile(r"(?:html: |text: |rich: )?markup: ")
 #: A digest is cut, and where an address with bare Han in it ends, nobody can tell.
-_HALF = re.compile(r"wecom.*: links: '[^']*%[E-F][^']*' is none of the post's")
+_HALF = re.compile(r"wecom.*: links: '[^']*' is none of the post's")
+_BARE_HAN = re.compile(r"https?://[^\s<>)]*[\u00c0-\u9fff]")
 
 
 def fuzzing(share: float) -> settings:
@@ -38,6 +39,12 @@ def fuzzing(share: float) -> settings:
             HealthCheck.large_base_example,
         ],
     )
+
+
+def found_in(body: str) -> list[str]:
+    """Violations that count."""
+    has_han = _BARE_HAN.search(body)
+    return [line for line in violations(body) if not (has_han and _HALF.match(line))]
 
 
 def violations(body: str) -> list[str]:
@@ -65,8 +72,8 @@ def violations_on(channel: str, post: Post, source: Source) -> list[str]:
 @fuzzing(0.75)
 @given(documents)
 def test_any_document_keeps_every_rule(body: str) -> None:
-    said = [(line, line.partition(": ")[2]) for line in violations(body)]
-    found = [line for line, what in said if not (_HALF.match(line) or _MARKS.match(what))]
+    said = [(line, line.partition(": ")[2]) for line in found_in(body)]
+    found = [line for line, what in said if not _MARKS.match(what)]
     note("\n".join(found))
     assert not found
 
@@ -77,7 +84,7 @@ def test_any_document_keeps_every_rule(body: str) -> None:
 @given(soup)
 def test_soup_breaks_nothing(body: str) -> None:
     broken = read_source(body).raw_html
-    said = [(line, line.partition(": ")[2]) for line in violations(body)]
+    said = [(line, line.partition(": ")[2]) for line in found_in(body)]
     found = [line for line, what in said if not (_MEANING if broken else _MARKS).match(what)]
     note("\n".join(found))
     assert not found
