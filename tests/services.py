@@ -287,7 +287,7 @@ def redis_answers(port: int) -> bool:
 
 
 def started_or_skipped(start: Callable[[], T]) -> T:
-    """The server, or the browser; without one the test is skipped, loudly, and fails where `CI` is set."""
+    """The server, the browser, or a judge's word; without one the test is skipped, loudly, and fails where `CI` is set."""
     try:
         return start()
     except Missing as reason:

@@ -1,16 +1,13 @@
 """Our mails before the judges of others: HTML validators, what mail clients support, SpamAssassin."""
 
-import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from mails import html_of, mail_of, sample_mails
 from quality.judges import html_judgements, spamassassin
-from services import Missing
-
-T = TypeVar("T")
+from services import started_or_skipped
 
 #: html-validate's rules that a mail has to break, and why.
 ALLOWED_RULES = {
@@ -50,19 +47,11 @@ ALLOWED_SPAM_RULES = {
 }
 
 
-def or_skipped(judge: Callable[[], T]) -> T:
-    """The judge's word; without its program the test is skipped, loudly, and fails where `CI` is set."""
-    try:
-        return judge()
-    except Missing as reason:
-        if os.environ.get("CI"):
-            pytest.fail(f"no judge for this test: {reason}", pytrace=False)
-        pytest.skip(f"NO JUDGE for this test: {reason}")
-
-
 @pytest.fixture(scope="module")
 def judgements() -> Mapping[str, Any]:
-    return or_skipped(lambda: html_judgements({name: html_of(mail) for name, mail in sample_mails().items()}))
+    return started_or_skipped(
+        lambda: html_judgements({name: html_of(mail) for name, mail in sample_mails().items()})
+    )
 
 
 def test_every_mail_is_judged(judgements: Mapping[str, Any]) -> None:
@@ -99,12 +88,12 @@ def test_nothing_is_allowed_that_no_mail_needs(judgements: Mapping[str, Any]) ->
 
 def test_a_fault_would_be_found() -> None:
     bad = '<!DOCTYPE html><html lang="en"><head><title>t</title></head><body><img src="https://e.com/a.png"></body></html>'
-    judged = or_skipped(lambda: html_judgements({"bad": bad}))["bad"]
+    judged = started_or_skipped(lambda: html_judgements({"bad": bad}))["bad"]
     assert "wcag/h37" in {m["rule"] for m in judged["validate"]}
 
 
 @pytest.mark.parametrize("name", ["issue", "confirm", "welcome", "goodbye", "confirm-en", "alert"])
 def test_spamassassin_has_no_complaint(name: str) -> None:
-    points = or_skipped(lambda: spamassassin(mail_of(sample_mails()[name])))
+    points = started_or_skipped(lambda: spamassassin(mail_of(sample_mails()[name])))
     assert "HTML_MESSAGE" in points  # it has looked
     assert {rule for rule, value in points.items() if value > 0} <= set(ALLOWED_SPAM_RULES)

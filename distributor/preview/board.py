@@ -17,13 +17,14 @@ from zoneinfo import ZoneInfo
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from distributor.channels import ENTRY_POINTS, Channel
+from distributor.channels.wechat.render import DIGEST, TITLE
 from distributor.channels.wecom.render import NEWS_TITLE
 from distributor.errors import ConfigError, DistributorError, PostError
 from distributor.model import Message, Post
 from distributor.posts import PostFolder, find_post, load_posts, read_post
 from distributor.preview.files import filled, measured
 from distributor.preview.watching import Watch, posts_in, project_files
-from distributor.rendering import headline, language_of, local_day, utf8_bytes, web_address
+from distributor.rendering import headline, language_of, local_day, utf8_bytes, utf16_units, web_address
 from distributor.settings import Newsletter, Settings, load_settings
 
 #: From this share of a limit on, a meter warns.
@@ -38,11 +39,11 @@ Channels = Mapping[str, "Channel | Exception"]
 FIELDS: Mapping[tuple[str, str], Sequence[tuple[str, str, int]]] = {
     ("wecom", "news"): (("title", "utf8_bytes", NEWS_TITLE),),
     ("wechat", "article"): (
-        ("title", "characters", 64),
-        ("digest", "characters", 128),
+        ("title", "utf16_units", TITLE),
+        ("digest", "utf16_units", DIGEST),
     ),
 }
-MEASURES: Mapping[str, Callable[[str], int]] = {"characters": len, "utf8_bytes": utf8_bytes}
+MEASURES: Mapping[str, Callable[[str], int]] = {"utf16_units": utf16_units, "utf8_bytes": utf8_bytes}
 
 
 @dataclass(frozen=True, kw_only=True)

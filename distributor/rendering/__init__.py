@@ -25,7 +25,7 @@ from distributor.rendering.markdown import Document, parse
 from distributor.rendering.outline import Item, Outline, Section, links_in, outline
 from distributor.rendering.phrases import AFTER_TITLE, ends_a_title, first_sentence
 from distributor.rendering.pictures import picture_doubts
-from distributor.rendering.raw_html import HtmlReader
+from distributor.rendering.raw_html import HIDDEN, HtmlReader
 from distributor.rendering.summary import description, summary, summary_of
 from distributor.rendering.templates import template_environment
 from distributor.rendering.text import (
@@ -55,6 +55,7 @@ __all__ = [
     "ATTRIBUTES",
     "CONTROLS",
     "HAN",
+    "HIDDEN",
     "MONTHS",
     "SENTENCE_END",
     "TAGS",

@@ -259,6 +259,7 @@ def test_the_cover_is_the_preview_of_the_first_part_alone() -> None:
         ),
         ("[write](mailto:a@example.com) <b@example.com>", "write (a@example.com) b@example.com"),
         ("a<script>b()</script>c", "ac"),
+        ("<div>\n<noscript>b</noscript>c\n</div>", "c"),
         ("**a<script>b** c", "<b>a&lt;script&gt;b</b> c"),
         ("## Two *x*", "<b><u>Two <i>x</i></u></b>"),
         ("### Three", "<b><u>Three</u></b>"),

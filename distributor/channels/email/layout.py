@@ -57,7 +57,7 @@ def _mark_footnotes(root: Element) -> None:
 
 
 def _put_headings_in_order(root: Element) -> None:
-    """No level is left out below the mail's title: screen readers walk from heading to heading."""
+    """No level is left out below the mail's title, in raw HTML neither: screen readers walk from heading to heading."""
     level = 1
     for heading in list(root.iter("h2", "h3", "h4", "h5", "h6")):
         level = min(int(heading.tag[1]), level + 1)

@@ -5,9 +5,11 @@ Everything here runs once per issue, in one process: premailer is slow and its c
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from threading import Lock
+from typing import NamedTuple
 
 from jinja2 import Environment
 from markdown_it.token import Token
@@ -148,35 +150,51 @@ def _made_to_fit(
         return whole, f"{post.path}: {size}; it is sent whole (over_size)"
     if not web_address(post, newsletter):
         return whole, f"{post.path}: {size}; it is sent whole, since the full text has no address on the web"
-    beginnings = list(_beginnings(document))
+    ends = _ends(document.tokens)
 
+    @cache  # the last look is the one that is sent
     def teaser(count: int) -> _Rendered:
-        shown = (
-            beginnings[count - 1] if count else parse(replace(post, body=summary(post, document, SUMMARY)))
-        )
+        shown = _beginning(document, ends[count - 1]) if count else parse(_summarised(post, document))
         return _rendered(post, newsletter, templates, shown, shortened=True)
 
     # A block and its share of the whole tell about where to look: each look costs a rendering.
-    most = min(len(beginnings), len(beginnings) * 2 * LARGE // utf8_bytes(whole.html))
+    most = min(len(ends), len(ends) * 2 * LARGE // utf8_bytes(whole.html))
     count = longest_prefix(most, lambda count: utf8_bytes(teaser(count).html) <= LARGE)
     told = f"{post.path}: {size}; the mail is shortened to a teaser with a link to the full text"
     return teaser(count), told
 
 
-def _beginnings(document: Document) -> Iterator[Document]:
-    """Longer and longer beginnings of the post, by blocks and items of lists, up to its footnotes."""
-    opened: Token | None = None
-    for index, token in enumerate(document.tokens):
+def _summarised(post: Post, document: Document) -> Post:
+    return replace(post, body=summary(post, document, SUMMARY))
+
+
+class _End(NamedTuple):
+    """Where the post may be cut: behind so many tokens; inside a list, `closing` ends it."""
+
+    tokens: int
+    closing: Token | None = None
+
+
+def _ends(tokens: Sequence[Token]) -> Sequence[_End]:
+    """Behind blocks and items of lists, up to the footnotes."""
+    ends, opened = list[_End](), Token("", "", 0)
+    for count, token in enumerate(tokens, 1):
         if token.type == "footnote_block_open":
-            return
+            break
         if token.level == 0 and token.nesting > 0:
             opened = token
-        tokens = document.tokens[: index + 1]
-        if token.level == 1 and token.type == "list_item_close" and opened is not None:
-            closing = Token(opened.type.replace("_open", "_close"), opened.tag, -1, block=True)
-            yield Document(_without_notes([*tokens, closing]), document.warnings)
-        elif token.level == 0 and token.nesting <= 0:
-            yield Document(_without_notes(tokens), document.warnings)
+        elif token.level == 0:
+            ends.append(_End(count))
+        elif token.level == 1 and token.type == "list_item_close":
+            ends.append(
+                _End(count, Token(opened.type.replace("_open", "_close"), opened.tag, -1, block=True))
+            )
+    return ends
+
+
+def _beginning(document: Document, end: _End) -> Document:
+    closing = [end.closing] if end.closing else []
+    return Document(_without_notes([*document.tokens[: end.tokens], *closing]), document.warnings)
 
 
 def _without_notes(tokens: Sequence[Token]) -> Sequence[Token]:

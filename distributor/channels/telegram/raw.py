@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 from distributor.channels.telegram.marks import Mark, Run, has, is_linkable, marked, to_text
 from distributor.channels.telegram.words import Words
-from distributor.rendering import is_web, utf8_bytes
+from distributor.rendering import HIDDEN, is_web, utf8_bytes
 
 #: Bytes of an address that can stand in the open; a longer one fits no message beside its text.
 LONGEST_ADDRESS = 3000
@@ -30,7 +30,7 @@ _BREAKS = {
     **dict.fromkeys(("li", "tr", "dt", "dd", "caption", "figcaption"), 1),
 }
 _MEDIA = frozenset({"video", "audio", "iframe", "embed", "source"})
-_HIDDEN = frozenset({"script", "style", "template"})
+_HIDDEN = HIDDEN - _MEDIA  # those have an address to show
 _SMALL = {
     "sup": ("^", str.maketrans("0123456789+-−=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱ")),
     "sub": ("_", str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")),

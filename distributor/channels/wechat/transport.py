@@ -11,11 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from html import unescape
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
-import httpx
-
+from distributor.channels.http import OverHttp
 from distributor.channels.wechat.answers import NO_SUCH_MEDIA, PUBLISH_STATUSES, SENT_BEFORE, quota_spent
 from distributor.channels.wechat.api import WechatApi
 from distributor.channels.wechat.render import TITLE
@@ -95,7 +93,7 @@ class Job:
         }
 
 
-class WechatTransport:
+class WechatTransport(OverHttp):
     """Sends parcels; the recipient's address is the name of an account."""
 
     def __init__(
@@ -106,23 +104,9 @@ class WechatTransport:
         rules: FetchRules | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        super().__init__(settings.wechat.timeout)
         self._settings, self._store, self._sleep = settings, store, sleep
         self._rules, self._fetch = rules or rules_of(settings.pictures), fetcher_of(settings)
-        self._client: httpx.Client | None = None
-
-    def __enter__(self) -> Self:
-        self._connected()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
 
     def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - nothing to announce
         job = self._job(parcel)
@@ -159,11 +143,6 @@ class WechatTransport:
             text = f"the account {name!r} has no login: set {variables} (or …_FILE)"
             raise Rejected(text=text, kind=Kind.CONFIG)
         return WechatApi(self._settings.wechat.api, account, self._connected(), self._store)
-
-    def _connected(self) -> httpx.Client:
-        if self._client is None:
-            self._client = httpx.Client(timeout=self._settings.wechat.timeout.total_seconds())
-        return self._client
 
     # ── the three modes ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
-from distributor.channels.http import NEVER_LEFT, UNUSABLE_ADDRESS, quiet
+from distributor.channels.http import NEVER_LEFT, UNUSABLE_ADDRESS, OverHttp, quiet
 from distributor.channels.placeholders import fill
 from distributor.channels.redact import redact
 from distributor.channels.wecom.answers import OK, from_errcode, from_status
@@ -49,27 +48,13 @@ MODES: Mapping[str, Callable[[Texts], Mapping[str, object]]] = {
 quiet("httpx")
 
 
-class WecomTransport:
+class WecomTransport(OverHttp):
     """Sends parcels; the recipient's address is a robot's name, the message's variant its kind of message."""
 
     def __init__(self, settings: WecomSettings, keys: Mapping[str, SecretStr]) -> None:
+        super().__init__(settings.timeout)
         self._settings = settings
         self._keys = keys
-        self._client: httpx.Client | None = None
-
-    def __enter__(self) -> Self:
-        self._connected()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
 
     def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:  # noqa: ARG002 - nothing to announce
         key = self._key(parcel.recipient.address)
@@ -92,11 +77,6 @@ class WecomTransport:
         except Exception as error:
             # from None: httpx's exceptions carry the request, and with it the key
             raise _connection_error(error, key) from None
-
-    def _connected(self) -> httpx.Client:
-        if self._client is None:
-            self._client = httpx.Client(timeout=self._settings.timeout.total_seconds())
-        return self._client
 
 
 def _body(parcel: Parcel) -> bytes:
