@@ -12,16 +12,10 @@ from typing import Any, TypeVar
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import Connection, Select, and_, delete, exists, func, or_, select, update
 
-from distributor.db import (
-    Database,
-    events,
-    insert_ignore,
-    subscribers,
-    subscriptions,
-    suppressions,
-)
+from distributor.db import Database, insert_ignore
 from distributor.errors import RequestRefused
 from distributor.model import SubscriptionState, SuppressionReason
+from distributor.tables import events, subscribers, subscriptions, suppressions
 
 T = TypeVar("T")
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import delete, select, update
 
-from distributor.db import Database, insert_ignore, notices
+from distributor.db import Database, insert_ignore
 from distributor.model import DeliveryState
+from distributor.tables import notices
 
 #: How long one process keeps a notice to itself while it sends it.
 LEASE = timedelta(minutes=4)

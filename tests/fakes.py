@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from distributor.audience import Audience, NewSubscriber, active
 from distributor.channels import EVERYBODY, Channel
-from distributor.db import Database, metadata
+from distributor.db import Database
 from distributor.dispatch import Engine, Policy, drain, open_issue, takes_subscribers, write_audience
 from distributor.errors import SendError
 from distributor.journal import Journals
@@ -33,6 +33,7 @@ from distributor.model import (
 )
 from distributor.pacing import Limit, MemoryPacer
 from distributor.settings import EngineSettings, Newsletter, Retry
+from distributor.tables import metadata
 
 DAY = date(2026, 3, 2)
 LEASE = timedelta(seconds=60)

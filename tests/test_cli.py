@@ -32,12 +32,13 @@ from distributor import doctor
 from distributor.channels.email import EmailChannel
 from distributor.cli import main, watching
 from distributor.cli.app import app
-from distributor.db import Database, chunks
+from distributor.db import Database
 from distributor.ledger import Ledger
 from distributor.model import Tally
 from distributor.rehearsal import SANDBOX_KEY, SANDBOX_TOKEN
 from distributor.sandbox.faults import Fault
 from distributor.sandbox.server import Sandbox
+from distributor.tables import chunks
 
 POST = "---\ntitle: 每封信都有收据\ndate: 2026-03-05\n---\n\n谁收到了，谁没有收到，都写在账上。\n"
 DAY = "2026-03-05"

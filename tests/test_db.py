@@ -9,9 +9,10 @@ from alembic.migration import MigrationContext
 from fakes import DAY, World, make_world
 from sqlalchemy import func, inspect, select, text, update
 
-from distributor.db import Database, attempts, deliveries, insert_ignore, issues, metadata, suppressions
+from distributor.db import Database, insert_ignore
 from distributor.errors import ServiceDown
 from distributor.model import IssueState
+from distributor.tables import attempts, deliveries, issues, metadata, suppressions
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from sqlalchemy import update
 from distributor import dispatch
 from distributor.channels.handoff import HandoffChannel
 from distributor.channels.wecom import WecomChannel
-from distributor.db import Database, deliveries
+from distributor.db import Database
 from distributor.dispatch import (
     AudienceHeld,
     Policy,
@@ -63,6 +63,7 @@ from distributor.model import (
 from distributor.pacing import Limit
 from distributor.preflight import NotFit
 from distributor.settings import Newsletter, Settings
+from distributor.tables import deliveries
 
 SECOND = timedelta(seconds=1)
 DOWN = Unavailable(text="connection refused", scope=Scope.CHANNEL, kind=Kind.NETWORK)

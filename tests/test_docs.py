@@ -15,7 +15,8 @@ from services import ROOT
 from distributor import model
 from distributor.cli.app import app
 from distributor.preflight.checks import CHECKS
-from distributor.settings import PREFIX, Newsletter, Settings, _Secrets, load_settings
+from distributor.settings import PREFIX, Newsletter, Settings, load_settings
+from distributor.settings.reading import _Secrets
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]

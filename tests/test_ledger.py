@@ -11,7 +11,7 @@ from fakes import BOTH, DAY, LEASE, FakeChannel, World, make_world, migrated_dat
 from sqlalchemy import func, select
 
 from distributor.audience import NewSubscriber, active, behind
-from distributor.db import Database, chunks, deliveries
+from distributor.db import Database
 from distributor.dispatch import opening
 from distributor.errors import RequestRefused
 from distributor.journal import record_of
@@ -32,6 +32,7 @@ from distributor.model import (
 )
 from distributor.notices import LEASE as LEASE_OF_NOTICES
 from distributor.notices import NewNotice, Notices
+from distributor.tables import chunks, deliveries
 
 MINUTE = timedelta(minutes=1)
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from distributor.db import Database, attempts, chunks, deliveries
+from distributor.db import Database
 from distributor.dispatch import sweep
 from distributor.errors import RequestRefused
 from distributor.journal import Progress, Record, record_of
@@ -38,6 +38,7 @@ from distributor.model import (
     SkipReason,
     SuppressionReason,
 )
+from distributor.tables import attempts, chunks, deliveries
 
 NAMES = ("ann", "bob", "cy", "dora", "eve")
 ENDS = (

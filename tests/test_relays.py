@@ -20,12 +20,13 @@ from sqlalchemy import select
 from distributor.channels import EVERYBODY
 from distributor.channels.email import EmailChannel
 from distributor.channels.email.smtp import SmtpTransport
-from distributor.db import Database, chunks, deliveries
+from distributor.db import Database
 from distributor.dispatch import lane, sweep
 from distributor.errors import ConfigError
 from distributor.model import Issue, Parcel, Receipt, Recipient
 from distributor.sandbox.server import Sandbox
 from distributor.settings import EmailSettings, Settings, load_settings
+from distributor.tables import chunks, deliveries
 
 SECOND = timedelta(seconds=1)
 Table = dict[str, Any]

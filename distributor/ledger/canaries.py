@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from sqlalchemy import exists, func, select, update
 
-from distributor.db import chunks, deliveries, issues
 from distributor.ledger.rows import issue_from
 from distributor.ledger.tables import Tables
 from distributor.model import DeliveryState, Issue, IssueState
+from distributor.tables import chunks, deliveries, issues
 
 
 class CanaryCount(NamedTuple):

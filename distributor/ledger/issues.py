@@ -14,14 +14,7 @@ from sqlalchemy import (
     update,
 )
 
-from distributor.db import (
-    chunks,
-    deliveries,
-    insert_ignore,
-    issue_channels,
-    issues,
-    messages,
-)
+from distributor.db import insert_ignore
 from distributor.errors import RequestRefused
 from distributor.ledger.rows import issue_from, message_from
 from distributor.ledger.tables import Tables
@@ -33,6 +26,7 @@ from distributor.model import (
     Message,
     SkipReason,
 )
+from distributor.tables import chunks, deliveries, issue_channels, issues, messages
 
 #: What to do about a post that has had its issue, by where that issue stands.
 INSTEAD = {

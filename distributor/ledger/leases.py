@@ -19,12 +19,12 @@ from sqlalchemy import (
     update,
 )
 
-from distributor.db import channel_stops, chunks, deliveries, issues
 from distributor.journal import Record
 from distributor.ledger.rows import as_utc, chunk_from, chunk_of, delivery_columns, delivery_from, is_delivery
 from distributor.ledger.slices import Slices
 from distributor.ledger.values import Lapsed, LeaseLost
 from distributor.model import Chunk, Delivery, DeliveryState, IssueState, Outcome
+from distributor.tables import channel_stops, chunks, deliveries, issues
 
 LEASE_LOST_TEXT = "the worker that held it stopped answering; it may have gone"
 FOUND_TEXT = "found in the journal of a worker that stopped answering"

@@ -17,12 +17,6 @@ from sqlalchemy import (
     update,
 )
 
-from distributor.db import (
-    chunks,
-    deliveries,
-    issue_channels,
-    issues,
-)
 from distributor.ledger.rows import (
     delivery_defaults,
     new_delivery,
@@ -35,6 +29,7 @@ from distributor.model import (
     IssueState,
     Recipient,
 )
+from distributor.tables import chunks, deliveries, issue_channels, issues
 
 #: Deliveries written down in one transaction while an issue opens.
 WINDOW = 50_000

@@ -18,15 +18,6 @@ from sqlalchemy import (
     update,
 )
 
-from distributor.db import (
-    chunks,
-    deliveries,
-    issue_channels,
-    issues,
-    resends,
-    subscriptions,
-    suppressions,
-)
 from distributor.errors import AWAITING, RequestRefused
 from distributor.ledger.rows import chunk_of, new_delivery
 from distributor.ledger.tables import Tables
@@ -39,6 +30,15 @@ from distributor.model import (
     ResendScope,
     SkipReason,
     SubscriptionState,
+)
+from distributor.tables import (
+    chunks,
+    deliveries,
+    issue_channels,
+    issues,
+    resends,
+    subscriptions,
+    suppressions,
 )
 
 

@@ -19,14 +19,6 @@ from sqlalchemy import (
     text,
 )
 
-from distributor.db import (
-    attempts,
-    chunks,
-    deliveries,
-    issue_channels,
-    issues,
-    resends,
-)
 from distributor.errors import AWAITING
 from distributor.ledger.rows import attempt_from, log_entry_from
 from distributor.ledger.tables import STATES, Tables
@@ -35,6 +27,7 @@ from distributor.model import (
     DeliveryState,
     Tally,
 )
+from distributor.tables import attempts, chunks, deliveries, issue_channels, issues, resends
 
 #: What the deliveries of an issue may be grouped by.
 GroupKey = Literal["domain", "relay"]

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from distributor.db import JsonText, Utc, chunks, deliveries, issues
 from distributor.errors import RequestRefused
 from distributor.ledger.tables import Tables
 from distributor.model import DeliveryState, Issue
 from distributor.sentlog import Handed
+from distributor.tables import JsonText, Utc, chunks, deliveries, issues
 
 #: Deliveries that are compared or put right in one statement.
 BATCH = 500

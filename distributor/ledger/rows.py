@@ -10,7 +10,6 @@ from sqlalchemy import (
     select,
 )
 
-from distributor.db import chunks, deliveries
 from distributor.ledger.values import Attempt, LogEntry
 from distributor.model import (
     Chunk,
@@ -24,6 +23,7 @@ from distributor.model import (
     Recipient,
     SkipReason,
 )
+from distributor.tables import chunks, deliveries
 
 
 def as_utc(value: datetime | str | None) -> datetime | None:

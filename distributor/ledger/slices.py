@@ -27,18 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from distributor.db import (
-    JsonText,
-    Utc,
-    attempts,
-    chunks,
-    deliveries,
-    insert_ignore,
-    issues,
-    subscribers,
-    subscriptions,
-    suppressions,
-)
+from distributor.db import insert_ignore
 from distributor.journal import as_json
 from distributor.ledger.rows import delivery_columns, delivery_from, is_delivery
 from distributor.ledger.statements import SETTLE, TURN
@@ -55,6 +44,17 @@ from distributor.model import (
     SkipReason,
     SubscriptionState,
     Trigger,
+)
+from distributor.tables import (
+    JsonText,
+    Utc,
+    attempts,
+    chunks,
+    deliveries,
+    issues,
+    subscribers,
+    subscriptions,
+    suppressions,
 )
 
 

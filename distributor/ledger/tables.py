@@ -11,16 +11,11 @@ from sqlalchemy import (
     update,
 )
 
-from distributor.db import (
-    Database,
-    chunks,
-    deliveries,
-    issue_channels,
-    issues,
-)
+from distributor.db import Database
 from distributor.model import (
     DeliveryState,
 )
+from distributor.tables import chunks, deliveries, issue_channels, issues
 
 STATES = tuple(DeliveryState)
 

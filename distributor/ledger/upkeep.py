@@ -12,19 +12,11 @@ from sqlalchemy import (
     update,
 )
 
-from distributor.db import (
-    attempts,
-    channel_stops,
-    deliveries,
-    heartbeats,
-    insert_ignore,
-    issues,
-    relay_days,
-    ticks,
-)
+from distributor.db import insert_ignore
 from distributor.ledger.rows import as_utc
 from distributor.ledger.tables import Tables
 from distributor.ledger.values import ChannelStop
+from distributor.tables import attempts, channel_stops, deliveries, heartbeats, issues, relay_days, ticks
 
 
 class Upkeep(Tables):
