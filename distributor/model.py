@@ -86,6 +86,50 @@ class SubscriptionState(StrEnum):
     UNSUBSCRIBED = "unsubscribed"
 
 
+class ConsentKind(StrEnum):
+    """What a row of evidence says about a subscription."""
+
+    ASKED = "asked"  # somebody typed the address in
+    CONFIRMED = "confirmed"  # the reader did, by a link that only they have
+    ASSERTED = "asserted"  # a caller that we trust says that they did
+    IMPORTED = "imported"  # another system's record says so
+    WITHDRAWN = "withdrawn"
+
+
+class LinkPurpose(StrEnum):
+    """What a one-time address is for."""
+
+    CONFIRM = "confirm"
+    TELEGRAM = "telegram"  # connects a chat to an e-mail subscriber
+
+
+class Letter(StrEnum):
+    """What a subscriber hears from us besides issues."""
+
+    CONFIRM = "confirm"
+    REMIND = "remind"  # the same once more, when nothing came
+    WELCOME = "welcome"
+    GOODBYE = "goodbye"
+
+
+class EventKind(StrEnum):
+    """News about a delivery or an address; the words are those of django-anymail."""
+
+    SUBSCRIBED = "subscribed"
+    UNSUBSCRIBED = "unsubscribed"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    REJECTED = "rejected"  # the provider did not try: a list of its own
+    FAILED = "failed"
+    COMPLAINED = "complained"
+    AUTORESPONDED = "autoresponded"
+    OPENED = "opened"
+    CLICKED = "clicked"
+    UNKNOWN = "unknown"
+
+
 class SuppressionReason(StrEnum):
     """Why an address must not be used."""
 
@@ -93,6 +137,7 @@ class SuppressionReason(StrEnum):
     BLOCKED = "blocked"  # the reader blocked the bot
     COMPLAINED = "complained"
     MANUAL = "manual"
+    ERASED = "erased"  # the person asked to be forgotten; only they themselves may come back
 
 
 class Trigger(StrEnum):

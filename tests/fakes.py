@@ -33,7 +33,7 @@ from distributor.model import (
 )
 from distributor.pacing import Limit, MemoryPacer
 from distributor.settings import EngineSettings, Newsletter, Retry
-from distributor.tables import metadata
+from distributor.tables import installation, metadata
 
 DAY = date(2026, 3, 2)
 LEASE = timedelta(seconds=60)
@@ -273,12 +273,14 @@ def migrated_database(request: pytest.FixtureRequest, folders: pytest.TempPathFa
 
 
 def empty(database: Database) -> None:
-    """Deletes all rows; keys count from 1 again."""
+    """Deletes all rows but the installation's key; keys count from 1 again."""
+    tables = [table for table in metadata.sorted_tables if table is not installation]
     with database.write() as connection:
         if not database.sqlite:
-            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY"))
+            names = ", ".join(table.name for table in tables)
+            connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
             return
-        for table in reversed(metadata.sorted_tables):
+        for table in reversed(tables):
             connection.execute(table.delete())
 
 

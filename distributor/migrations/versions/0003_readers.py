@@ -3,6 +3,8 @@
 Only adds, with defaults: workers of the version before go on beside it.
 """
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -163,4 +165,9 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_installation")),
+    )
+    op.execute(
+        sa.text("INSERT INTO installation (name, value) VALUES ('key', :key)").bindparams(
+            key=secrets.token_urlsafe(32)
+        )
     )

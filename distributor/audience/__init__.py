@@ -1,0 +1,52 @@
+"""Who could get an issue: subscribers, their subscriptions with consent evidence, and suppressions."""
+
+from distributor.audience.addresses import domain_of, fingerprint, normalise
+from distributor.audience.imports import Imports, in_batches, read_csv
+from distributor.audience.preferences import Choices, Place, Preferences
+from distributor.audience.query import active, behind, of_domains
+from distributor.audience.signups import CONFIRM_EVERY, CONFIRM_WITHIN
+from distributor.audience.subscriptions import Subscriptions
+from distributor.audience.suppressions import Suppressions
+from distributor.audience.values import (
+    Answer,
+    Asked,
+    AudienceQuery,
+    ConsentText,
+    ImportReport,
+    NewSubscriber,
+    Received,
+    SignUp,
+    Subscription,
+    Visit,
+)
+
+
+class Audience(Choices, Subscriptions, Suppressions, Imports):
+    """Subscribers and their subscriptions in one database."""
+
+
+__all__ = [
+    "CONFIRM_EVERY",
+    "CONFIRM_WITHIN",
+    "Answer",
+    "Asked",
+    "Audience",
+    "AudienceQuery",
+    "ConsentText",
+    "ImportReport",
+    "NewSubscriber",
+    "Place",
+    "Preferences",
+    "Received",
+    "SignUp",
+    "Subscription",
+    "Visit",
+    "active",
+    "behind",
+    "domain_of",
+    "fingerprint",
+    "in_batches",
+    "normalise",
+    "of_domains",
+    "read_csv",
+]

@@ -1,0 +1,36 @@
+"""The one spelling of an address on a channel, and its fingerprint when the address itself is gone."""
+
+import hashlib
+import hmac
+import re
+
+from email_validator import EmailNotValidError, validate_email
+
+from distributor.errors import RequestRefused
+
+
+def normalise(channel: str, address: str) -> str:
+    """The one spelling of an address on a channel. Raises RequestRefused for what cannot be one."""
+    address = address.strip()
+    if channel == "email":
+        try:
+            found = validate_email(address, check_deliverability=False, allow_smtputf8=False)
+        except EmailNotValidError as error:
+            raise RequestRefused(f"{address!r} is not an e-mail address: {error}") from None
+        return f"{found.local_part}@{found.ascii_domain}".lower()
+    if channel == "telegram" and not re.fullmatch(r"-?\d{1,20}", address):
+        raise RequestRefused(f"{address!r} is not a Telegram chat id (a number)")
+    if not re.fullmatch(r"[\x21-\x7e]{1,200}", address):
+        raise RequestRefused(f"{address!r} is not an address")
+    return address
+
+
+def domain_of(channel: str, address: str) -> str:
+    """The recipient domain of an e-mail address; empty on other channels."""
+    return address.rpartition("@")[2] if channel == "email" else ""
+
+
+def fingerprint(key: str, channel: str, address: str) -> str:
+    """What is kept of an address that was erased: enough to recognise it, by who has the installation's key."""
+    digest = hmac.new(key.encode(), f"{channel}\0{address}".encode(), hashlib.sha256).hexdigest()
+    return f"erased:{digest[:40]}"

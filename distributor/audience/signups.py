@@ -1,0 +1,346 @@
+"""Double opt-in: somebody types an address in, its reader confirms, and nothing is sent to anybody who did neither.
+
+One confirmation a day and address, whatever the number of forms, newsletters and processes: whoever moves
+`subscribers.asked_at` writes the letter. A reader who left stays "unsubscribed" until they confirm, so that asking for
+them changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, delete, exists, insert, or_, select, update
+
+from distributor.audience.addresses import domain_of, fingerprint
+from distributor.audience.store import Store, hashed, new_token, subscription_of, subscription_query
+from distributor.audience.values import Answer, Asked, Received, SignUp, Subscription, Visit
+from distributor.db import insert_ignore
+from distributor.model import ConsentKind, Letter, LinkPurpose, SubscriptionState, SuppressionReason
+from distributor.tables import (
+    consents,
+    inbox,
+    letters,
+    links,
+    subscribers,
+    subscription_attributes,
+    subscription_tags,
+    subscriptions,
+    suppressions,
+)
+
+#: Between two confirmation mails to one address (facts: one a day; peers were used to bomb mailboxes).
+CONFIRM_EVERY = timedelta(days=1)
+#: How long a confirmation may be used, and how long one who did not confirm is kept.
+CONFIRM_WITHIN = timedelta(days=30)
+
+
+class SignUps(Store):
+    """From the form to the first issue."""
+
+    def sign_up(self, asked: SignUp, *, welcome: bool = True) -> Answer:
+        """Notes that somebody asked for newsletters; with `vouched`, begins the subscriptions at once.
+
+        Nothing is stored for a suppressed address, nor for a webhook that came before.
+        """
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            if asked.received and (known := self._known(connection, asked.received, now)):
+                return known
+            reason = self._suppression(connection, asked.channel, asked.address)
+            if reason and (reason != SuppressionReason.ERASED or asked.vouched):
+                return Answer.SUPPRESSED
+            subscriber, asked_at = self._subscriber(connection, asked, now)
+            found = self._states(connection, subscriber)
+            wanted = [
+                name
+                for name in asked.newsletters
+                if name not in found or found[name].state is not SubscriptionState.ACTIVE
+            ]
+            if not wanted:
+                return Answer.ACTIVE
+            self._add_pending(
+                connection, subscriber, asked, [name for name in wanted if name not in found], now
+            )
+            left = [
+                found[name]
+                for name in wanted
+                if name in found and found[name].state is SubscriptionState.UNSUBSCRIBED
+            ]
+            if asked.vouched and not left:
+                self._vouch(connection, subscriber, wanted, asked, now, welcome=welcome)
+                return Answer.ACTIVATED
+            self._note_asked(
+                connection, subscriber, asked, [name for name in wanted if name not in found], left, now
+            )
+            return self._ask(connection, subscriber, asked_at, wanted[0], asked.language, now)
+
+    def asked(self, token: str) -> Asked | None:
+        """What a confirmation link is about. None for an unknown one, and for an address that must not be used."""
+        with self.database.read() as connection:
+            return self._asked(connection, token, self.database.now(connection))
+
+    def confirm(self, token: str, visit: Visit, *, welcome: bool = True) -> Sequence[Subscription] | None:
+        """Begins what the link waits for; again and again is harmless. Returns all active ones; None as `asked` does."""
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            asked = self._asked(connection, token, now, lock=True)
+            if asked is None or asked.expired:
+                return None
+            self._lift_erasure(connection, asked.address)
+            found = self._states(connection, asked.subscriber_id)
+            begun = [found[name] for name in asked.waiting]
+            if begun:
+                self._activate(connection, begun, ConsentKind.CONFIRMED, visit, now)
+            if begun and welcome:
+                for one in begun:
+                    self._letter(
+                        connection, Letter.WELCOME, one.subscriber_id, one.newsletter, one.language or "", now
+                    )
+            connection.execute(update(links).where(links.c.hash == hashed(token)).values(used_at=now))
+            states = self._states(connection, asked.subscriber_id)
+        return [one for one in states.values() if one.state is SubscriptionState.ACTIVE]
+
+    def remind(self, after: timedelta) -> int:
+        """One more mail to each who has not confirmed for so long; once. Returns how many."""
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            reminded = exists().where(
+                letters.c.subscriber_id == subscribers.c.id, letters.c.kind == Letter.REMIND
+            )
+            waiting = (
+                select(subscribers.c.id, subscribers.c.language, subscriptions.c.newsletter)
+                .join(subscriptions, subscriptions.c.subscriber_id == subscribers.c.id)
+                .where(
+                    subscribers.c.channel == "email",
+                    subscribers.c.asked_at <= now - after,
+                    subscribers.c.asked_at > now - CONFIRM_WITHIN,
+                    subscriptions.c.state == SubscriptionState.PENDING,
+                    ~reminded,
+                )
+                .order_by(subscribers.c.id)
+                .limit(500)
+            )
+            if not self.database.sqlite:
+                waiting = waiting.with_for_update(of=subscribers, skip_locked=True)
+            rows = {row.id: row for row in connection.execute(waiting)}
+            for row in rows.values():
+                self._send_confirmation(
+                    connection, Letter.REMIND, row.id, row.newsletter, row.language or "", now
+                )
+        return len(rows)
+
+    def forget_pending(self, age: timedelta = CONFIRM_WITHIN) -> int:
+        """Removes those who have not confirmed for so long, with everything that was noted about them."""
+        with self.database.write() as connection:
+            limit = self.database.now(connection) - age
+            ended = connection.execute(
+                delete(subscriptions)
+                .where(subscriptions.c.state == SubscriptionState.PENDING, subscriptions.c.consent_at < limit)
+                .returning(subscriptions.c.subscriber_id)
+            ).scalars()
+            alone = [number for number in set(ended) if not self._states(connection, number)]
+            for table in (consents, links, letters):
+                connection.execute(delete(table).where(table.c.subscriber_id.in_(alone)))
+            connection.execute(delete(subscribers).where(subscribers.c.id.in_(alone)))
+            connection.execute(delete(links).where(links.c.expires_at < limit))
+        return len(alone)
+
+    def receive(self, received: Received) -> Answer | None:
+        """None the first time; else whether it is the same again, or another one under the same id."""
+        with self.database.write() as connection:
+            return self._known(connection, received, self.database.now(connection))
+
+    def forget_received(self, age: timedelta) -> None:
+        """Retention: an id is of use as long as its message would still be accepted."""
+        with self.database.write() as connection:
+            connection.execute(delete(inbox).where(inbox.c.received_at < self.database.now(connection) - age))
+
+    def _known(self, connection: Connection, received: Received, now: datetime) -> Answer | None:
+        row = {
+            "source": received.source,
+            "key": received.key,
+            "body_hash": received.body_hash,
+            "received_at": now,
+        }
+        if insert_ignore(self.database, inbox, [row], connection):
+            return None
+        query = select(inbox.c.body_hash).where(
+            inbox.c.source == received.source, inbox.c.key == received.key
+        )
+        same = connection.execute(query).scalar_one() == received.body_hash
+        return Answer.REPEATED if same else Answer.CONFLICT
+
+    def _subscriber(
+        self, connection: Connection, asked: SignUp, now: datetime
+    ) -> tuple[int, datetime | None]:
+        """(its id, when it was last asked to confirm); locked, so that sign-ups of one address go one by one."""
+        query = select(subscribers.c.id, subscribers.c.asked_at).where(
+            subscribers.c.channel == asked.channel, subscribers.c.address == asked.address
+        )
+        if not self.database.sqlite:
+            query = query.with_for_update()
+        row = connection.execute(query).first()
+        if row is None:
+            new = {
+                "channel": asked.channel,
+                "address": asked.address,
+                "domain": domain_of(asked.channel, asked.address),
+                "name": asked.name,
+                "language": asked.language,
+                "created_at": now,
+            }
+            insert_ignore(self.database, subscribers, [new], connection)
+            row = connection.execute(query).one()
+        return row.id, row.asked_at
+
+    def _states(self, connection: Connection, subscriber: int) -> Mapping[str, Subscription]:
+        query = subscription_query(None).where(subscriptions.c.subscriber_id == subscriber)
+        return {row.newsletter: subscription_of(row) for row in connection.execute(query)}
+
+    def _add_pending(
+        self,
+        connection: Connection,
+        subscriber: int,
+        asked: SignUp,
+        newsletters: Sequence[str],
+        now: datetime,
+    ) -> None:
+        for newsletter in newsletters:
+            row = self._pending_row(subscriber, newsletter, asked.source, now)
+            number = connection.execute(
+                insert(subscriptions).values(row).returning(subscriptions.c.id)
+            ).scalar_one()
+            self._describe(connection, number, asked)
+
+    def _describe(self, connection: Connection, subscription: int, asked: SignUp) -> None:
+        tags = [{"subscription_id": subscription, "tag": tag} for tag in dict.fromkeys(asked.tags)]
+        insert_ignore(self.database, subscription_tags, tags, connection)
+        values = [
+            {"subscription_id": subscription, "name": name, "value": value}
+            for name, value in asked.attributes.items()
+        ]
+        insert_ignore(self.database, subscription_attributes, values, connection)
+
+    def _vouch(
+        self,
+        connection: Connection,
+        subscriber: int,
+        newsletters: Sequence[str],
+        asked: SignUp,
+        now: datetime,
+        *,
+        welcome: bool,
+    ) -> None:
+        found = self._states(connection, subscriber)
+        begun = [found[name] for name in newsletters]
+        self._activate(connection, begun, ConsentKind.ASSERTED, _visit(asked), now)
+        if welcome and asked.channel == "email":
+            for one in begun:
+                self._letter(connection, Letter.WELCOME, subscriber, one.newsletter, asked.language, now)
+
+    def _note_asked(
+        self,
+        connection: Connection,
+        subscriber: int,
+        asked: SignUp,
+        new: Sequence[str],
+        left: Sequence[Subscription],
+        now: datetime,
+    ) -> None:
+        """Once for each newsletter: a thousand sign-ups of one address leave one row."""
+        again = [one.newsletter for one in left if not connection.execute(_asked_since(one)).first()]
+        self._consent(
+            connection, ConsentKind.ASKED, [(subscriber, name) for name in (*new, *again)], _visit(asked), now
+        )
+
+    def _ask(
+        self,
+        connection: Connection,
+        subscriber: int,
+        asked_at: datetime | None,
+        newsletter: str,
+        language: str,
+        now: datetime,
+    ) -> Answer:
+        if asked_at and asked_at > now - CONFIRM_EVERY:
+            return Answer.WAITS
+        self._send_confirmation(connection, Letter.CONFIRM, subscriber, newsletter, language, now)
+        return Answer.ASKED
+
+    def _send_confirmation(
+        self,
+        connection: Connection,
+        kind: Letter,
+        subscriber: int,
+        newsletter: str,
+        language: str,
+        now: datetime,
+    ) -> None:
+        connection.execute(update(subscribers).where(subscribers.c.id == subscriber).values(asked_at=now))
+        token = self._link(connection, LinkPurpose.CONFIRM, subscriber, newsletter, now, CONFIRM_WITHIN)
+        self._letter(connection, kind, subscriber, newsletter, language, now, {"confirm": token})
+
+    def _asked(
+        self, connection: Connection, token: str, now: datetime, *, lock: bool = False
+    ) -> Asked | None:
+        query = (
+            select(subscribers, links.c.expires_at)
+            .join(links, links.c.subscriber_id == subscribers.c.id)
+            .where(links.c.hash == hashed(token), links.c.purpose == LinkPurpose.CONFIRM)
+        )
+        if lock and not self.database.sqlite:
+            query = query.with_for_update(of=subscribers)
+        row = connection.execute(query).first()
+        if row is None or self._is_barred(connection, row.channel, row.address):
+            return None
+        found = self._states(connection, row.id)
+        return Asked(
+            subscriber_id=row.id,
+            address=row.address,
+            language=row.language,
+            waiting=[name for name, one in found.items() if self._waits(connection, one)],
+            active=[name for name, one in found.items() if one.state is SubscriptionState.ACTIVE],
+            expired=row.expires_at <= now,
+        )
+
+    def _is_barred(self, connection: Connection, channel: str, address: str) -> bool:
+        return self._suppression(connection, channel, address) not in {None, SuppressionReason.ERASED}
+
+    def _waits(self, connection: Connection, one: Subscription) -> bool:
+        if one.state is SubscriptionState.UNSUBSCRIBED:
+            return connection.execute(_asked_since(one)).first() is not None
+        return one.state is SubscriptionState.PENDING
+
+    def _lift_erasure(self, connection: Connection, address: str) -> None:
+        erased = fingerprint(self.key(connection), "email", address)
+        connection.execute(
+            delete(suppressions).where(
+                suppressions.c.channel == "email",
+                suppressions.c.address == erased,
+                suppressions.c.reason == SuppressionReason.ERASED,
+            )
+        )
+
+    def _pending_row(self, subscriber: int, newsletter: str, source: str, now: datetime) -> dict[str, Any]:
+        return {
+            "subscriber_id": subscriber,
+            "newsletter": newsletter,
+            "state": SubscriptionState.PENDING,
+            "token": new_token(),
+            "source": source,
+            "consent_at": now,
+        }
+
+
+def _asked_since(left: Subscription) -> Any:
+    """Whether somebody asked for a newsletter again since its reader left."""
+    query = select(consents.c.id).where(
+        consents.c.subscriber_id == left.subscriber_id,
+        consents.c.newsletter == left.newsletter,
+        consents.c.kind == ConsentKind.ASKED,
+    )
+    return query.where(or_(consents.c.at > left.ended_at)) if left.ended_at else query
+
+
+def _visit(asked: SignUp) -> Visit:
+    return Visit(source=asked.source, ip=asked.ip, wording=asked.wording)

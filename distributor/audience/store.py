@@ -1,0 +1,311 @@
+"""What every part of the audience works with."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, insert, select, update
+
+from distributor.audience.addresses import domain_of, fingerprint
+from distributor.audience.values import NewSubscriber, Subscription, Visit
+from distributor.db import Database, insert_ignore
+from distributor.model import ConsentKind, DeliveryState, EventKind, Letter, LinkPurpose, SubscriptionState
+from distributor.tables import (
+    consent_texts,
+    consents,
+    events,
+    installation,
+    letters,
+    links,
+    subscribers,
+    subscriptions,
+    suppressions,
+)
+
+#: 16 random bytes: 22 characters keep `List-Unsubscribe` on one line (facts: RFC 8058 headers, 77 characters).
+TOKEN_BYTES = 16
+
+
+class Store:
+    """Subscribers and their subscriptions in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._known_words: set[str] = set()
+        self._key: str | None = None
+
+    def key(self, connection: Connection) -> str:
+        """The random key of this installation, made with its tables: of fingerprints and of signed forms."""
+        if self._key is None:
+            query = select(installation.c.value).where(installation.c.name == "key")
+            self._key = str(connection.execute(query).scalar_one())
+        return self._key
+
+    def _insert(
+        self, connection: Connection, newsletter: str, new: Sequence[tuple[NewSubscriber, str]], now: datetime
+    ) -> int:
+        """Inserts subscribers and active subscriptions that are not there yet; returns the new subscriptions."""
+        insert_ignore(
+            self.database,
+            subscribers,
+            [subscriber_row(item, address, now) for item, address in new],
+            connection,
+        )
+        by_channel: dict[str, list[str]] = {}
+        for item, address in new:
+            by_channel.setdefault(item.channel, []).append(address)
+        ids = {
+            (channel, row.address): row.id
+            for channel, addresses in by_channel.items()
+            for row in connection.execute(
+                select(subscribers.c.id, subscribers.c.address).where(
+                    subscribers.c.channel == channel, subscribers.c.address.in_(addresses)
+                )
+            )
+        }
+        rows = [subscription_row(newsletter, item, ids[item.channel, address], now) for item, address in new]
+        return insert_ignore(self.database, subscriptions, rows, connection)
+
+    def _reactivate(
+        self, connection: Connection, found: Subscription, new: NewSubscriber, now: datetime
+    ) -> None:
+        connection.execute(
+            update(subscriptions)
+            .where(subscriptions.c.token == found.token)
+            .values(
+                state=SubscriptionState.ACTIVE,
+                activated_at=now,
+                consent_at=new.consent_at or now,
+                source=new.source,
+                ended_at=None,
+                end_reason=None,
+            )
+        )
+
+    def _suppression(self, connection: Connection, channel: str, address: str) -> str | None:
+        """Why nothing may be sent there; also when the address itself was erased."""
+        spellings = [address, fingerprint(self.key(connection), channel, address)]
+        return connection.execute(
+            select(suppressions.c.reason).where(
+                suppressions.c.channel == channel, suppressions.c.address.in_(spellings)
+            )
+        ).scalar()
+
+    def _one(self, connection: Connection, newsletter: str, channel: str, address: str) -> Subscription:
+        query = subscription_query(newsletter).where(
+            subscribers.c.channel == channel, subscribers.c.address == address
+        )
+        return subscription_of(connection.execute(query).one())
+
+    def _of_token(self, connection: Connection, token: str) -> Subscription | None:
+        query = subscription_query(None).where(subscriptions.c.token == token)
+        row = connection.execute(query).first()
+        return subscription_of(row) if row else None
+
+    def _end(self, connection: Connection, token: str, reason: str, now: datetime) -> bool:
+        """Whether there was something to end."""
+        ended = (
+            update(subscriptions)
+            .where(subscriptions.c.token == token, subscriptions.c.state != SubscriptionState.UNSUBSCRIBED)
+            .values(state=SubscriptionState.UNSUBSCRIBED, ended_at=now, end_reason=reason)
+        )
+        return connection.execute(ended).rowcount > 0
+
+    def _left(self, connection: Connection, left: Subscription, visit: Visit, now: datetime) -> None:
+        """Evidence of a subscription that has just ended."""
+        self._record(connection, EventKind.UNSUBSCRIBED, left, now, visit.source)
+        self._consent(connection, ConsentKind.WITHDRAWN, [(left.subscriber_id, left.newsletter)], visit, now)
+
+    def _activate(
+        self,
+        connection: Connection,
+        of: Sequence[Subscription],
+        kind: ConsentKind,
+        visit: Visit,
+        now: datetime,
+    ) -> None:
+        """Begins subscriptions, with their evidence."""
+        connection.execute(
+            update(subscriptions)
+            .where(subscriptions.c.token.in_([found.token for found in of]))
+            .values(
+                state=SubscriptionState.ACTIVE,
+                activated_at=now,
+                consent_at=now,
+                source=visit.source,
+                ended_at=None,
+                end_reason=None,
+            )
+        )
+        self._consent(connection, kind, [(found.subscriber_id, found.newsletter) for found in of], visit, now)
+        for found in of:
+            self._record(connection, EventKind.SUBSCRIBED, found, now, visit.source)
+
+    def _record(
+        self, connection: Connection, kind: EventKind, found: Subscription, now: datetime, detail: str
+    ) -> None:
+        """Writes down what happened to a subscription."""
+        row = {
+            "provider": "distributor",
+            "provider_event_id": f"{kind} {found.subscriber_id} {found.newsletter} {now.isoformat()}",
+            "kind": kind,
+            "channel": found.channel,
+            "address": found.address,
+            "newsletter": found.newsletter,
+            "occurred_at": now,
+            "received_at": now,
+            "detail": detail,
+        }
+        insert_ignore(self.database, events, [row], connection)
+
+    def _consent(
+        self,
+        connection: Connection,
+        kind: ConsentKind,
+        of: Iterable[tuple[int, str]],
+        visit: Visit,
+        now: datetime,
+        detail: str = "",
+    ) -> None:
+        """Evidence for each (subscriber, newsletter): who agreed to what, when, where, in which words."""
+        words = visit.wording
+        if words and words.version not in self._known_words:
+            row = {"version": words.version, "language": words.language, "text": words.text, "first_at": now}
+            insert_ignore(self.database, consent_texts, [row], connection)
+            self._known_words.add(words.version)
+        rows = [
+            {
+                "subscriber_id": subscriber,
+                "newsletter": newsletter,
+                "kind": kind,
+                "at": now,
+                "source": visit.source,
+                "ip": visit.ip,
+                "wording": words.version if words else None,
+                "detail": detail,
+            }
+            for subscriber, newsletter in of
+        ]
+        if rows:
+            connection.execute(insert(consents), rows)
+
+    def _letter(
+        self,
+        connection: Connection,
+        kind: Letter,
+        subscriber: int,
+        newsletter: str,
+        language: str,
+        now: datetime,
+        values: Mapping[str, str] | None = None,
+    ) -> None:
+        """A mail to a reader: written down, sent by whoever looks next."""
+        row = {
+            "kind": kind,
+            "subscriber_id": subscriber,
+            "newsletter": newsletter,
+            "language": language,
+            "values": dict(values or {}),
+            "state": DeliveryState.PENDING,
+            "tries": 0,
+            "due_at": now,
+            "created_at": now,
+            "relay": "",
+            "code": "",
+            "text": "",
+        }
+        connection.execute(insert(letters), [row])
+
+    def _link(
+        self,
+        connection: Connection,
+        purpose: LinkPurpose,
+        subscriber: int,
+        newsletter: str | None,
+        now: datetime,
+        lasts: timedelta,
+    ) -> str:
+        """The token of a new one-time address. It stands nowhere but in the mail or on the page: we keep its hash."""
+        token = new_token()
+        row = {
+            "hash": hashed(token),
+            "purpose": purpose,
+            "subscriber_id": subscriber,
+            "newsletter": newsletter,
+            "created_at": now,
+            "expires_at": now + lasts,
+        }
+        connection.execute(insert(links), [row])
+        return token
+
+
+def new_token() -> str:
+    """For a link: short, random, never derived."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def hashed(token: str) -> str:
+    """What is kept of a token: SHA-256 is enough for 128 random bits."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def subscriber_row(new: NewSubscriber, address: str, now: datetime) -> dict[str, Any]:
+    return {
+        "channel": new.channel,
+        "address": address,
+        "domain": domain_of(new.channel, address),
+        "name": new.name,
+        "language": new.language,
+        "created_at": now,
+    }
+
+
+def subscription_row(
+    newsletter: str, new: NewSubscriber, subscriber_id: int, now: datetime
+) -> dict[str, Any]:
+    return {
+        "subscriber_id": subscriber_id,
+        "newsletter": newsletter,
+        "state": SubscriptionState.ACTIVE,
+        "token": new_token(),
+        "source": new.source,
+        "consent_at": new.consent_at or now,
+        "activated_at": now,
+    }
+
+
+def subscription_query(newsletter: str | None) -> Select[Any]:
+    query = (
+        select(
+            subscribers.c.id.label("subscriber_id"),
+            subscribers.c.channel,
+            subscribers.c.address,
+            subscribers.c.name,
+            subscribers.c.language,
+            subscriptions.c.newsletter,
+            subscriptions.c.state,
+            subscriptions.c.token,
+            subscriptions.c.source,
+            subscriptions.c.consent_at,
+            subscriptions.c.activated_at,
+            subscriptions.c.ended_at,
+            subscriptions.c.end_reason,
+            suppressions.c.reason.label("suppressed"),
+        )
+        .join(subscriptions, subscriptions.c.subscriber_id == subscribers.c.id)
+        .outerjoin(
+            suppressions,
+            and_(
+                suppressions.c.channel == subscribers.c.channel,
+                suppressions.c.address == subscribers.c.address,
+            ),
+        )
+    )
+    return query if newsletter is None else query.where(subscriptions.c.newsletter == newsletter)
+
+
+def subscription_of(row: Any) -> Subscription:
+    values = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's names
+    return Subscription(**{**values, "state": SubscriptionState(values["state"])})

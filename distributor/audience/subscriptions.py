@@ -1,0 +1,95 @@
+"""Subscriptions: add by hand, list, find, end."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select
+
+from distributor.audience.addresses import normalise
+from distributor.audience.query import active
+from distributor.audience.store import Store, subscription_of, subscription_query
+from distributor.audience.values import NewSubscriber, Subscription, Visit
+from distributor.errors import RequestRefused
+from distributor.model import ConsentKind, Letter, SubscriptionState
+from distributor.tables import events, subscribers
+
+
+class Subscriptions(Store):
+    """Readers one by one."""
+
+    def add(self, newsletter: str, new: NewSubscriber, *, resubscribe: bool = False) -> Subscription:
+        """Adds an active subscription. Raises RequestRefused for someone who left, or whom we must not write to."""
+        address = normalise(new.channel, new.address)
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            if reason := self._suppression(connection, new.channel, address):
+                raise RequestRefused(f"{address} is suppressed ({reason}); nothing may be sent there")
+            self._insert(connection, newsletter, [(new, address)], now)
+            found = self._one(connection, newsletter, new.channel, address)
+            if found.state is SubscriptionState.UNSUBSCRIBED:
+                if not resubscribe:
+                    raise RequestRefused(
+                        f"{address} unsubscribed on {found.ended_at:%Y-%m-%d}; "
+                        "if the reader asked to come back, add --resubscribe"
+                    )
+                self._reactivate(connection, found, new, now)
+        with self.database.read() as connection:
+            return self._one(connection, newsletter, new.channel, address)
+
+    def listing(
+        self, newsletter: str, *, channel: str | None = None, after: int = 0, limit: int = 100
+    ) -> Sequence[Subscription]:
+        """Subscriptions in order of the subscriber's id, from behind `after`."""
+        query = subscription_query(newsletter).where(subscribers.c.id > after).order_by(subscribers.c.id)
+        if channel:
+            query = query.where(subscribers.c.channel == channel)
+        with self.database.read() as connection:
+            return [subscription_of(row) for row in connection.execute(query.limit(limit))]
+
+    def find(self, token: str) -> Subscription | None:
+        """The subscription behind the token of a mail's links."""
+        with self.database.read() as connection:
+            return self._of_token(connection, token)
+
+    def unsubscribe(
+        self, token: str, reason: str, ip: str | None = None, *, goodbye: bool = False
+    ) -> Subscription | None:
+        """Ends a subscription; again and again is harmless. None for an unknown token. `goodbye`: a mail says so."""
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            if self._end(connection, token, reason, now) and (left := self._of_token(connection, token)):
+                self._left(connection, left, Visit(source=reason, ip=ip), now)
+                if goodbye and left.channel == "email" and not left.suppressed:
+                    self._letter(
+                        connection,
+                        Letter.GOODBYE,
+                        left.subscriber_id,
+                        left.newsletter,
+                        left.language or "",
+                        now,
+                    )
+        return self.find(token)
+
+    def resubscribe(self, token: str, visit: Visit) -> Subscription | None:
+        """The reader comes back by a link from a mail of ours, which proves the address. None: unknown, or suppressed."""
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            found = self._of_token(connection, token)
+            if found is None or found.suppressed:
+                return None
+            if found.state is SubscriptionState.UNSUBSCRIBED:
+                self._activate(connection, [found], ConsentKind.CONFIRMED, visit, now)
+        return self.find(token)
+
+    def forget_events(self, age: timedelta) -> None:
+        """Retention."""
+        with self.database.write() as connection:
+            connection.execute(
+                delete(events).where(events.c.received_at < self.database.now(connection) - age)
+            )
+
+    def count(self, newsletter: str, channel: str) -> int:
+        """How many would get an issue now."""
+        with self.database.read() as connection:
+            query = active(newsletter, channel, self.database.now(connection))
+            return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()

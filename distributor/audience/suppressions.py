@@ -1,0 +1,36 @@
+"""Addresses that must not be used."""
+
+from typing import Any
+
+from sqlalchemy import delete
+
+from distributor.audience.store import Store
+from distributor.db import insert_ignore
+from distributor.errors import RequestRefused
+from distributor.model import SuppressionReason
+from distributor.tables import suppressions
+
+
+class Suppressions(Store):
+    """What nothing may be sent to."""
+
+    def suppress(self, channel: str, address: str, reason: SuppressionReason, note: str = "") -> None:
+        """From now on nothing is sent to this address."""
+        with self.database.write() as connection:
+            row: dict[str, Any] = {"channel": channel, "address": address, "reason": reason, "note": note}
+            row["created_at"] = self.database.now(connection)
+            insert_ignore(self.database, suppressions, [row], connection)
+
+    def unsuppress(self, channel: str, address: str) -> None:
+        """The address may be used again. Raises RequestRefused when it is not suppressed, or its reader complained."""
+        with self.database.write() as connection:
+            reason = self._suppression(connection, channel, address)
+            if reason is None:
+                raise RequestRefused(f"{address} is not suppressed")
+            if reason == SuppressionReason.COMPLAINED:
+                raise RequestRefused(f"{address} complained about our mail; that is final")
+            connection.execute(
+                delete(suppressions).where(
+                    suppressions.c.channel == channel, suppressions.c.address == address
+                )
+            )
