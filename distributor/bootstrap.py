@@ -18,7 +18,7 @@ from distributor.alerts import Alerts, route_channels
 from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
 from distributor.db import Clock, Database
-from distributor.dispatch import Engine, Policy
+from distributor.dispatch import Engine, Policy, Reception
 from distributor.dispatch.engine import HostPictures, leave_pictures
 from distributor.errors import ServiceDown
 from distributor.journal import Journals
@@ -27,6 +27,7 @@ from distributor.model import Post
 from distributor.notices import Notices
 from distributor.pacing import MemoryPacer, Pacer
 from distributor.preflight import Facts, recent_posts
+from distributor.rendering import template_environment
 from distributor.schedule import Scheduler
 from distributor.sentlog import SentLog
 from distributor.settings import Newsletter, Retention, Settings
@@ -43,6 +44,10 @@ GARBAGE = 20_000
 SWITCH = 0.0005
 
 
+#: What is woken when a letter waits: no channel is called so.
+LETTERS = "letters"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Distributor:
     """Everything a command, a task or a page may need."""
@@ -57,6 +62,7 @@ class Distributor:
     alerts: Alerts
     scheduler: Scheduler
     site: Site
+    reception: Reception
 
     def close(self) -> None:
         self.database.close()
@@ -108,6 +114,13 @@ def build(
         alerts=alerts,
         scheduler=scheduler,
         site=site,
+        reception=Reception(
+            audience=audience,
+            newsletters=settings.newsletters,
+            settings=settings.signup,
+            templates=template_environment(settings.root),
+            wake=lambda: wake(LETTERS),
+        ),
     )
 
 

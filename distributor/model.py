@@ -193,6 +193,15 @@ class Hosted(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConsentText:
+    """The words that were shown to whoever agreed, with their version: the first 16 digits of their SHA-256."""
+
+    version: str
+    language: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Post:
     """A Markdown source, as read from its file.
 

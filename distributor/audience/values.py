@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from distributor.model import SubscriptionState
+from distributor.model import ConsentText, SubscriptionState
 
 #: A query for (subscriber_id, address, domain); a story hands it from the audience to the ledger unread.
 AudienceQuery = Select[Any]
@@ -24,15 +24,6 @@ class Answer(StrEnum):
     SUPPRESSED = "suppressed"  # nothing may be sent there
     REPEATED = "repeated"  # the same webhook came before
     CONFLICT = "conflict"  # its id came before, with another body
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConsentText:
-    """The words that were shown to whoever agreed, with their version: the first 16 digits of their SHA-256."""
-
-    version: str
-    language: str
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from distributor.dispatch.opening import (
 )
 from distributor.dispatch.reconciling import reconcile
 from distributor.dispatch.resending import ResendPlan, plan_resend, resend
+from distributor.dispatch.subscribing import Reception, Request
 from distributor.dispatch.sweeping import Swept, sweep
 from distributor.dispatch.test_send import test_send
 
@@ -22,6 +23,8 @@ __all__ = [
     "Engine",
     "Inspection",
     "Policy",
+    "Reception",
+    "Request",
     "ResendPlan",
     "Stop",
     "Swept",

@@ -6,6 +6,7 @@ No platform is known here.
 """
 
 from distributor.rendering.addresses import is_web, text_and_address
+from distributor.rendering.consent import consent_text
 from distributor.rendering.cutting import (
     CONTROLS,
     HAN,
@@ -67,6 +68,7 @@ __all__ = [
     "Section",
     "Wording",
     "ai_label",
+    "consent_text",
     "cut",
     "cut_text",
     "description",

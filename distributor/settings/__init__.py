@@ -18,11 +18,13 @@ from distributor.settings.newsletter import (
     WecomDestination,
     page_name,
 )
+from distributor.settings.readers import Signup, SignupSource
 from distributor.settings.reading import (
     PREFIX,
     load_settings,
     packaged,
     relay_password_name,
+    signup_secret_name,
     wechat_names,
     wechat_secret_names,
     wecom_key_name,
@@ -68,6 +70,8 @@ __all__ = [
     "S3Settings",
     "Sender",
     "Settings",
+    "Signup",
+    "SignupSource",
     "Smtp",
     "TelegramDestination",
     "TelegramSettings",
@@ -83,6 +87,7 @@ __all__ = [
     "page_name",
     "parse_duration",
     "relay_password_name",
+    "signup_secret_name",
     "wechat_names",
     "wechat_secret_names",
     "wecom_key_name",

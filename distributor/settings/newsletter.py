@@ -260,6 +260,7 @@ class Newsletter(Frozen):
     ai: AiUse = Field(
         AiUse.NONE, description="how much of the posts a machine writes; a post may say otherwise"
     )
+    public: bool = Field(True, description="whether anybody may sign up for it on the public page")
     list_id: Annotated[str, Field(pattern=r"^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)?$")] = ""
     sender: Sender
     theme: Theme = Theme()

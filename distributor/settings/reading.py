@@ -34,6 +34,7 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
     secrets = _Secrets(environment, mistakes)
     secrets.put_into(system)
     secrets.put_into_relays(system)
+    secrets.put_into_sources(system)
     keys = {
         name: SecretStr(key)
         for name in _robots(system, newsletters)
@@ -97,11 +98,20 @@ def relay_password_name(relay: str) -> str:
     return f"{PREFIX}RELAY_{relay.upper().replace('-', '_')}_PASSWORD"
 
 
+def signup_secret_name(source: str) -> str:
+    """The environment variable that holds the secrets of a system that signs readers up."""
+    return f"{PREFIX}SIGNUP_{source.upper().replace('-', '_')}_SECRET"
+
+
 def _relay_tables(system: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     """The tables of `[[email.relays]]`, as far as they are tables."""
-    email = system.get("email")
-    relays = email.get("relays") if isinstance(email, dict) else None
-    return [relay for relay in relays if isinstance(relay, dict)] if isinstance(relays, list) else []
+    return _tables(system, "email", "relays")
+
+
+def _tables(system: Mapping[str, Any], table: str, array: str) -> Sequence[dict[str, Any]]:
+    outer = system.get(table)
+    inner = outer.get(array) if isinstance(outer, dict) else None
+    return [one for one in inner if isinstance(one, dict)] if isinstance(inner, list) else []
 
 
 def _read_newsletter(path: Path, mistakes: list[str]) -> Newsletter | None:
@@ -218,6 +228,11 @@ class _Secrets:
             if password := self.read(relay_password_name(str(relay.get("name", "")))):
                 relay["password"] = password
 
+    def put_into_sources(self, table: Mapping[str, Any]) -> None:
+        for source in _tables(table, "signup", "sources"):
+            given = self.read(signup_secret_name(str(source.get("name", ""))))
+            source["secrets"] = tuple(SecretStr(secret) for secret in (given or "").split())
+
     def read_account(self, name: str) -> WechatAccount:
         appid, secret = map(self.read, wechat_secret_names(name))
         return WechatAccount(appid=appid or "", secret=SecretStr(secret or ""))
@@ -244,17 +259,25 @@ def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: lis
         for step in place[:-1]:
             table = table.get(step, {}) if isinstance(table, dict) else {}
         if isinstance(table, dict) and place[-1] in table:
-            line = find_line(lines, place)
-            mistakes.append(
-                f"{path}:{line}: {'.'.join(place)}: a secret must not stand in a file; set {PREFIX}{name} (or {PREFIX}{name}_FILE)"
-            )
+            mistakes.append(_secret_in_file(path, lines, place, PREFIX + name))
 
     for number, relay in enumerate(_relay_tables(system)):
         if "password" in relay:
-            line = find_line(lines, ("email", "relays", str(number), "password"))
+            place = ("email", "relays", str(number), "password")
             mistakes.append(
-                f"{path}:{line}: email.relays.password: a secret must not stand in a file; set {relay_password_name(str(relay.get('name', '')))}"
+                _secret_in_file(path, lines, place, relay_password_name(str(relay.get("name", ""))))
             )
+    for number, source in enumerate(_tables(system, "signup", "sources")):
+        if "secrets" in source:
+            place = ("signup", "sources", str(number), "secrets")
+            mistakes.append(
+                _secret_in_file(path, lines, place, signup_secret_name(str(source.get("name", ""))))
+            )
+
+
+def _secret_in_file(path: Path, lines: Sequence[str], place: Sequence[str], name: str) -> str:
+    key = ".".join(step for step in place if not step.isdigit())
+    return f"{path}:{find_line(lines, place)}: {key}: a secret must not stand in a file; set {name} (or {name}_FILE)"
 
 
 def _robots(system: Mapping[str, Any], newsletters: Mapping[str, Newsletter]) -> set[str]:

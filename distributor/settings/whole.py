@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr
 from distributor.errors import ConfigError
 from distributor.settings.fields import Frozen
 from distributor.settings.newsletter import Newsletter
+from distributor.settings.readers import Signup
 from distributor.settings.system import (
     Broker,
     Database,
@@ -41,6 +42,7 @@ class Settings(Frozen):
     web: Web = Web()
     pictures: PictureSettings = PictureSettings()
     site: SiteSettings = SiteSettings()
+    signup: Signup = Signup()
     operator: Operator = Operator()
     retention: Retention = Retention()
     newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)

@@ -1,0 +1,100 @@
+"""How readers come: the story behind the form, the sign-up webhook and the bot."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jinja2 import Environment
+
+from distributor.audience import Answer, Audience, Received, SignUp, Subscription, Visit, normalise
+from distributor.errors import RequestRefused
+from distributor.model import ConsentText
+from distributor.rendering import consent_text
+from distributor.settings import Newsletter, Signup
+
+#: The longest address that mail can have (RFC 5321 §4.5.3.1.3), and more than any name needs.
+LONGEST_ADDRESS, LONGEST_NAME = 254, 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What somebody sent us, as they spelled it. `newsletters`: slugs; `language`: empty for the newsletter's own."""
+
+    address: str
+    newsletters: Sequence[str]
+    source: str
+    channel: str = "email"
+    language: str = ""
+    ip: str | None = None
+    name: str = ""
+    tags: Sequence[str] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    vouched: bool = False
+    received: Received | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reception:
+    """Where readers come in. `wake` is called when a letter waits to be sent."""
+
+    audience: Audience
+    newsletters: Mapping[str, Newsletter]
+    settings: Signup
+    templates: Environment
+    wake: Callable[[], None] = lambda: None
+
+    def sign_up(self, request: Request) -> Answer:
+        """Asks the reader to confirm, or, vouched for, begins at once. Raises RequestRefused for what cannot be meant."""
+        asked = self._understood(request)
+        answer = self.audience.sign_up(asked, welcome=self.settings.welcome)
+        if answer in {Answer.ASKED, Answer.ACTIVATED}:
+            self.wake()
+        return answer
+
+    def confirm(self, token: str, visit: Visit) -> Sequence[Subscription] | None:
+        """The reader confirms. None for a link that leads nowhere (any more)."""
+        active = self.audience.confirm(token, visit, welcome=self.settings.welcome)
+        if active:
+            self.wake()
+        return active
+
+    def leave(self, token: str, reason: str, ip: str | None = None) -> Subscription | None:
+        """Ends a subscription. None for an unknown token."""
+        left = self.audience.unsubscribe(token, reason, ip, goodbye=self.settings.goodbye)
+        if left and self.settings.goodbye:
+            self.wake()
+        return left
+
+    def wording(self, slugs: Sequence[str], language: str, channel: str = "email") -> ConsentText:
+        """What a reader of these newsletters agrees to."""
+        return consent_text([self.newsletters[slug] for slug in slugs], language, self.templates, channel)
+
+    @property
+    def public(self) -> Sequence[Newsletter]:
+        """Those that anybody may sign up for."""
+        return [newsletter for newsletter in self.newsletters.values() if newsletter.public]
+
+    def _understood(self, request: Request) -> SignUp:
+        slugs = list(dict.fromkeys(request.newsletters))
+        if not slugs:
+            raise RequestRefused("name at least one newsletter")
+        if unknown := [slug for slug in slugs if slug not in self.newsletters]:
+            raise RequestRefused(f"there is no newsletter {unknown[0]!r}")
+        if len(request.address) > LONGEST_ADDRESS:
+            raise RequestRefused(f"an address has at most {LONGEST_ADDRESS} characters")
+        language = request.language or self.newsletters[slugs[0]].language
+        return SignUp(
+            channel=request.channel,
+            address=normalise(request.channel, request.address),
+            newsletters=slugs,
+            language=language,
+            source=request.source,
+            ip=request.ip,
+            wording=self.wording(
+                slugs, self.newsletters[slugs[0]].language if language not in {"zh-CN", "en"} else language
+            ),
+            vouched=request.vouched,
+            name=request.name.strip()[:LONGEST_NAME],
+            tags=request.tags,
+            attributes=request.attributes,
+            received=request.received,
+        )

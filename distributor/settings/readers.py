@@ -1,0 +1,35 @@
+"""The tables of `distributor.toml` that are about readers: how they come, and what protects them."""
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from distributor.settings.fields import Duration, Frozen, Name
+
+
+class SignupSource(Frozen):
+    """`[[signup.sources]]`: a system that signs readers up by webhook, signed by the rules of Standard Webhooks.
+
+    Its secret comes from DISTRIBUTOR_SIGNUP_<NAME>_SECRET; several, separated by blanks, while one replaces another.
+    """
+
+    name: Name
+    scope: Literal["confirm", "confirmed"] = Field(
+        "confirm",
+        description="confirm: the reader gets a mail to confirm; confirmed: the caller vouches for it",
+    )
+    newsletters: tuple[Name, ...] = Field((), description="that it may sign up for; empty: all")
+    secrets: tuple[SecretStr, ...] = ()
+
+
+class Signup(Frozen):
+    """`[signup]`: how readers come."""
+
+    form: bool = Field(True, description="whether there is a public page to sign up")
+    welcome: bool = Field(True, description="a mail when a subscription begins")
+    goodbye: bool = Field(False, description="a mail when it ends")
+    remind_after: Duration = Field(
+        timedelta(hours=24), description='who has not confirmed by then is asked once more; "0s": never'
+    )
+    sources: tuple[SignupSource, ...] = ()
