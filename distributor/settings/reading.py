@@ -3,7 +3,7 @@
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -261,18 +261,18 @@ def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: lis
         if isinstance(table, dict) and place[-1] in table:
             mistakes.append(_secret_in_file(path, lines, place, PREFIX + name))
 
-    for number, relay in enumerate(_relay_tables(system)):
-        if "password" in relay:
-            place = ("email", "relays", str(number), "password")
-            mistakes.append(
-                _secret_in_file(path, lines, place, relay_password_name(str(relay.get("name", ""))))
-            )
-    for number, source in enumerate(_tables(system, "signup", "sources")):
-        if "secrets" in source:
-            place = ("signup", "sources", str(number), "secrets")
-            mistakes.append(
-                _secret_in_file(path, lines, place, signup_secret_name(str(source.get("name", ""))))
-            )
+    for (table, array, key), name_of in SECRETS_OF_ARRAYS.items():
+        for number, one in enumerate(_tables(system, table, array)):
+            if key in one:
+                name = name_of(str(one.get("name", "")))
+                mistakes.append(_secret_in_file(path, lines, (table, array, str(number), key), name))
+
+
+#: (table, array, key) → the environment variable for an entry's name.
+SECRETS_OF_ARRAYS: Mapping[tuple[str, str, str], Callable[[str], str]] = {
+    ("email", "relays", "password"): relay_password_name,
+    ("signup", "sources", "secrets"): signup_secret_name,
+}
 
 
 def _secret_in_file(path: Path, lines: Sequence[str], place: Sequence[str], name: str) -> str:
