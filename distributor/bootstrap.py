@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,14 @@ from distributor.alerts import Alerts, route_channels
 from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
 from distributor.db import Clock, Database
-from distributor.dispatch import Engine, Policy, Reception
+from distributor.dispatch import Engine, Policy, PostRoom, Reception
 from distributor.dispatch.engine import HostPictures, leave_pictures
 from distributor.errors import ServiceDown
 from distributor.journal import Journals
 from distributor.ledger import Ledger
 from distributor.model import Post
 from distributor.notices import Notices
+from distributor.outbox import Outbox
 from distributor.pacing import MemoryPacer, Pacer
 from distributor.preflight import Facts, recent_posts
 from distributor.rendering import template_environment
@@ -44,6 +45,8 @@ GARBAGE = 20_000
 SWITCH = 0.0005
 
 
+#: How long the ids of webhooks are known: longer than any sender tries again.
+RECEIVED = timedelta(days=7)
 #: What is woken when a letter waits: no channel is called so.
 LETTERS = "letters"
 
@@ -63,6 +66,7 @@ class Distributor:
     scheduler: Scheduler
     site: Site
     reception: Reception
+    post_room: PostRoom
 
     def close(self) -> None:
         self.database.close()
@@ -74,6 +78,7 @@ def build(
     """Everything, wired. Raises ConfigError for a channel that is not there; connects to nothing yet."""
     database = Database(database_url(settings), clock=clock)
     ledger, audience, notices = Ledger(database), Audience(database), Notices(database)
+    outbox = Outbox(database)
     channels = load_channels(settings, route_channels(settings))
     alerts = Alerts(settings=settings, channels=channels, notices=notices)
     site = Site(settings, ledger, tell=alerts.tell)
@@ -101,7 +106,7 @@ def build(
         alerts,
         folder=lambda newsletter: settings.path(newsletter.posts),
         check=lambda: wrong(settings, database),
-        forget=lambda: forget(settings.retention, ledger, audience, notices, sent_log),
+        forget=lambda: forget(settings.retention, ledger, audience, notices, outbox, sent_log),
     )
     return Distributor(
         settings=settings,
@@ -121,6 +126,7 @@ def build(
             templates=template_environment(settings.root),
             wake=lambda: wake(LETTERS),
         ),
+        post_room=PostRoom(engine=engine, outbox=outbox, templates=template_environment(settings.root)),
     )
 
 
@@ -195,14 +201,22 @@ def wrong(settings: Settings, database: Database) -> Sequence[str]:
 
 
 def forget(
-    retention: Retention, ledger: Ledger, audience: Audience, notices: Notices, sent_log: SentLog | None
+    retention: Retention,
+    ledger: Ledger,
+    audience: Audience,
+    notices: Notices,
+    outbox: Outbox,
+    sent_log: SentLog | None,
 ) -> None:
     """Drops what is older than each table, and this host's sent log, may keep."""
     ledger.forget(
         deliveries_after=retention.deliveries, attempts_after=retention.attempts, ticks_after=retention.ticks
     )
     audience.forget_events(retention.events)
+    audience.forget_pending()
+    audience.forget_received(RECEIVED)
     notices.forget(retention.notices)
+    outbox.forget(retention.letters)
     if sent_log:
         sent_log.forget(datetime.now(UTC) - retention.deliveries)
 

@@ -28,6 +28,7 @@ class Runner:
         self.stop = threading.Event()
         loops: list[tuple[str, Callable[[], object], float]] = [
             ("sweeper", self._sweep, distributor.settings.engine.sweep.total_seconds()),
+            ("letters", self._send_letters, IDLE),
             *((f"drain-{name}", self._drain(name), IDLE) for name in distributor.channels),
         ]
         if scheduled:
@@ -65,6 +66,10 @@ class Runner:
                 drain(self.distributor.engine, channel, seconds=DRAIN, stop=self.stop)
 
         return step
+
+    def _send_letters(self) -> None:
+        while self.distributor.post_room.send_due(self.stop):
+            pass
 
     def _tick(self) -> None:
         self.distributor.scheduler.tick(datetime.now(UTC))

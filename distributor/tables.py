@@ -391,9 +391,6 @@ letters = Table(
     Column("subscriber_id", Key, nullable=False),
     Column("newsletter", Text, nullable=False),
     Column("language", Text, nullable=False),
-    Column(
-        "values", JsonText, nullable=False
-    ),  # of its placeholders; emptied once it is settled: they hold tokens
     Column("state", Text, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("due_at", Utc),  # None: settled

@@ -8,6 +8,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import worker_process_init, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from distributor.bootstrap import Distributor, build, tune_interpreter
-from distributor.dispatch import Stop, Swept, drain
+from distributor.dispatch import Stop, Swept, drain, post_forever
 from distributor.errors import ServiceDown
 from distributor.schedule import look_after
 from distributor.settings import Settings, load_settings
@@ -183,8 +184,23 @@ def _stop_lanes(**_details: Any) -> None:
     _stop.set()
 
 
+@worker_process_init.connect
+def _start_letters(**_details: Any) -> None:
+    """A lane of their own in each process: in a queue, confirmations would wait behind drains of ten seconds."""
+    threading.Thread(target=_send_letters, name="letters", daemon=True).start()
+
+
+def _send_letters() -> None:
+    room = _distributor().post_room
+    post_forever(room, Glanced(_stop), lambda seconds: time.sleep(seconds * (0.5 + room.engine.random())))
+
+
+_building = threading.Lock()
+
+
 def _distributor() -> Distributor:
-    return _build(os.getpid())
+    with _building:
+        return _build(os.getpid())
 
 
 @functools.cache

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rendering_samples import EVERYTHING, ZONE, make_newsletter, make_post
 
-from distributor.channels.email.letters import Letter, render_alert, render_letter
+from distributor.channels.email.letters import render_alert, render_letter
 from distributor.channels.email.mime import compose
 from distributor.channels.email.render import render_email
-from distributor.model import AiUse, DeliveryId, Message, Parcel, Recipient
+from distributor.model import AiUse, DeliveryId, Letter, Message, Parcel, Recipient
 from distributor.posts import load_posts
 from distributor.preview import sample_values
 from distributor.rendering import template_environment

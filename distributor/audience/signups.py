@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from distributor.audience.addresses import domain_of, fingerprint
 from distributor.audience.store import Store, hashed, new_token, subscription_of, subscription_query
@@ -72,7 +72,7 @@ class SignUps(Store):
             self._note_asked(
                 connection, subscriber, asked, [name for name in wanted if name not in found], left, now
             )
-            return self._ask(connection, subscriber, asked_at, wanted[0], asked.language, now)
+            return self._ask(connection, subscriber, asked_at, wanted[0], asked, now)
 
     def asked(self, token: str) -> Asked | None:
         """What a confirmation link is about. None for an unknown one, and for an address that must not be used."""
@@ -100,34 +100,16 @@ class SignUps(Store):
             states = self._states(connection, asked.subscriber_id)
         return [one for one in states.values() if one.state is SubscriptionState.ACTIVE]
 
-    def remind(self, after: timedelta) -> int:
-        """One more mail to each who has not confirmed for so long; once. Returns how many."""
+    def open_confirmation(self, subscriber: int, asked_at: datetime, *, reminder: bool) -> str | None:
+        """The token of a confirmation link, made when its mail is sent: it is kept nowhere else.
+
+        None for a reminder when somebody asked again since `asked_at`, and got another mail.
+        """
         with self.database.write() as connection:
             now = self.database.now(connection)
-            reminded = exists().where(
-                letters.c.subscriber_id == subscribers.c.id, letters.c.kind == Letter.REMIND
-            )
-            waiting = (
-                select(subscribers.c.id, subscribers.c.language, subscriptions.c.newsletter)
-                .join(subscriptions, subscriptions.c.subscriber_id == subscribers.c.id)
-                .where(
-                    subscribers.c.channel == "email",
-                    subscribers.c.asked_at <= now - after,
-                    subscribers.c.asked_at > now - CONFIRM_WITHIN,
-                    subscriptions.c.state == SubscriptionState.PENDING,
-                    ~reminded,
-                )
-                .order_by(subscribers.c.id)
-                .limit(500)
-            )
-            if not self.database.sqlite:
-                waiting = waiting.with_for_update(of=subscribers, skip_locked=True)
-            rows = {row.id: row for row in connection.execute(waiting)}
-            for row in rows.values():
-                self._send_confirmation(
-                    connection, Letter.REMIND, row.id, row.newsletter, row.language or "", now
-                )
-        return len(rows)
+            if reminder and not self._may_remind(connection, subscriber, asked_at, now):
+                return None
+            return self._link(connection, LinkPurpose.CONFIRM, subscriber, None, now, CONFIRM_WITHIN)
 
     def forget_pending(self, age: timedelta = CONFIRM_WITHIN) -> int:
         """Removes those who have not confirmed for so long, with everything that was noted about them."""
@@ -259,26 +241,35 @@ class SignUps(Store):
         subscriber: int,
         asked_at: datetime | None,
         newsletter: str,
-        language: str,
+        asked: SignUp,
         now: datetime,
     ) -> Answer:
         if asked_at and asked_at > now - CONFIRM_EVERY:
             return Answer.WAITS
-        self._send_confirmation(connection, Letter.CONFIRM, subscriber, newsletter, language, now)
+        connection.execute(update(subscribers).where(subscribers.c.id == subscriber).values(asked_at=now))
+        self._letter(connection, Letter.CONFIRM, subscriber, newsletter, asked.language, now)
+        if asked.remind_after and (asked_at is None or not self._was_reminded(connection, subscriber)):
+            self._letter(
+                connection, Letter.REMIND, subscriber, newsletter, asked.language, now, asked.remind_after
+            )
         return Answer.ASKED
 
-    def _send_confirmation(
-        self,
-        connection: Connection,
-        kind: Letter,
-        subscriber: int,
-        newsletter: str,
-        language: str,
-        now: datetime,
-    ) -> None:
-        connection.execute(update(subscribers).where(subscribers.c.id == subscriber).values(asked_at=now))
-        token = self._link(connection, LinkPurpose.CONFIRM, subscriber, newsletter, now, CONFIRM_WITHIN)
-        self._letter(connection, kind, subscriber, newsletter, language, now, {"confirm": token})
+    def _was_reminded(self, connection: Connection, subscriber: int) -> bool:
+        query = select(letters.c.id).where(
+            letters.c.subscriber_id == subscriber, letters.c.kind == Letter.REMIND
+        )
+        return connection.execute(query).first() is not None
+
+    def _may_remind(self, connection: Connection, subscriber: int, asked_at: datetime, now: datetime) -> bool:
+        """A reminder counts as the day's mail."""
+        return (
+            connection.execute(
+                update(subscribers)
+                .where(subscribers.c.id == subscriber, subscribers.c.asked_at <= asked_at)
+                .values(asked_at=now)
+            ).rowcount
+            > 0
+        )
 
     def _asked(
         self, connection: Connection, token: str, now: datetime, *, lock: bool = False
@@ -339,7 +330,7 @@ def _asked_since(left: Subscription) -> Any:
         consents.c.newsletter == left.newsletter,
         consents.c.kind == ConsentKind.ASKED,
     )
-    return query.where(or_(consents.c.at > left.ended_at)) if left.ended_at else query
+    return query.where(consents.c.at > left.ended_at) if left.ended_at else query
 
 
 def _visit(asked: SignUp) -> Visit:

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -199,18 +199,17 @@ class Store:
         newsletter: str,
         language: str,
         now: datetime,
-        values: Mapping[str, str] | None = None,
+        due_in: timedelta = timedelta(0),
     ) -> None:
-        """A mail to a reader: written down, sent by whoever looks next."""
+        """A mail to a reader: written down, sent by whoever looks next, `due_in` so long."""
         row = {
             "kind": kind,
             "subscriber_id": subscriber,
             "newsletter": newsletter,
             "language": language,
-            "values": dict(values or {}),
             "state": DeliveryState.PENDING,
             "tries": 0,
-            "due_at": now,
+            "due_at": now + due_in,
             "created_at": now,
             "relay": "",
             "code": "",

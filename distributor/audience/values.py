@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -39,7 +39,8 @@ class Received:
 class SignUp:
     """Somebody asks for newsletters. `address` in its one spelling (`normalise`).
 
-    `source` says where: "form", "webhook shop", "telegram". `vouched`: the caller asserts that the reader has confirmed.
+    `source` says where: "form", "webhook shop", "telegram". `vouched`: the caller asserts that the reader has
+    confirmed. `remind_after`: who has not confirmed by then is asked once more; zero: never.
     """
 
     channel: str = "email"
@@ -50,6 +51,7 @@ class SignUp:
     ip: str | None = None
     wording: ConsentText | None = None
     vouched: bool = False
+    remind_after: timedelta = timedelta(0)
     name: str = ""
     tags: Sequence[str] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from distributor.dispatch.draining import drain
 from distributor.dispatch.engine import Engine, Policy, Stop, placeholder_values
 from distributor.dispatch.inspecting import Inspection, findings_of, inspect, inspect_to_send, tell_warnings
+from distributor.dispatch.letters import PostRoom, post_forever
 from distributor.dispatch.opening import (
     AudienceHeld,
     guard_audience,
@@ -23,6 +24,7 @@ __all__ = [
     "Engine",
     "Inspection",
     "Policy",
+    "PostRoom",
     "Reception",
     "Request",
     "ResendPlan",
@@ -37,6 +39,7 @@ __all__ = [
     "placeholder_values",
     "plan_resend",
     "planned_sizes",
+    "post_forever",
     "reconcile",
     "render",
     "resend",

@@ -93,6 +93,7 @@ class Reception:
                 slugs, self.newsletters[slugs[0]].language if language not in {"zh-CN", "en"} else language
             ),
             vouched=request.vouched,
+            remind_after=self.settings.remind_after,
             name=request.name.strip()[:LONGEST_NAME],
             tags=request.tags,
             attributes=request.attributes,

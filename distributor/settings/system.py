@@ -287,3 +287,4 @@ class Retention(Frozen):
     events: Duration = timedelta(days=365)
     ticks: Duration = timedelta(days=90)
     notices: Duration = timedelta(days=90)
+    letters: Duration = timedelta(days=90)

@@ -13,7 +13,6 @@ from distributor.channels.email.letters import (
     CONFIRM_URL,
     PLANS,
     SUBSCRIBE_URL,
-    Letter,
     render_alert,
     render_letter,
 )
@@ -21,7 +20,7 @@ from distributor.channels.email.mime import compose
 from distributor.channels.email.render import UNSUBSCRIBE_URL
 from distributor.channels.email.theme import PAIRS, palettes, theme_facts
 from distributor.colours import HEX, READABLE, contrast, lightened
-from distributor.model import DeliveryId, Parcel, Recipient
+from distributor.model import DeliveryId, Letter, Parcel, Recipient
 from distributor.preview import sample_values
 from distributor.rendering import template_environment
 from distributor.settings import Theme

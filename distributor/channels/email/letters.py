@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from jinja2 import Environment
 
@@ -14,20 +13,12 @@ from distributor.channels.email.render import (
 )
 from distributor.channels.email.theme import theme_facts
 from distributor.channels.email.words import WORDS, Words
-from distributor.model import Message
+from distributor.model import Letter, Message
 from distributor.rendering import CONTROLS, WORDING, wrap
 from distributor.settings import Newsletter, Theme
 
 CONFIRM_URL = "__CONFIRM_URL__"
 SUBSCRIBE_URL = "__SUBSCRIBE_URL__"
-
-
-class Letter(StrEnum):
-    """What a subscriber hears from us besides issues."""
-
-    CONFIRM = "confirm"
-    WELCOME = "welcome"
-    GOODBYE = "goodbye"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +50,15 @@ PLANS: Mapping[Letter, _Plan] = {
         address=CONFIRM_URL,
         copy_link=True,
     ),
+    Letter.REMIND: _Plan(
+        subject="remind_subject",
+        title="confirm_title",
+        paragraphs=("remind", "confirm_ignore"),
+        why="confirm_why",
+        button="confirm_button",
+        address=CONFIRM_URL,
+        copy_link=True,
+    ),
     Letter.WELCOME: _Plan(
         subject="welcome_subject",
         title="welcome_title",
@@ -77,9 +77,12 @@ PLANS: Mapping[Letter, _Plan] = {
 }
 
 
-def render_letter(letter: Letter, newsletter: Newsletter, templates: Environment) -> Message:
-    """A letter in the newsletter's language; its placeholders are those of its plan."""
-    plan, words = PLANS[letter], WORDS[newsletter.language]
+def render_letter(
+    letter: Letter, newsletter: Newsletter, templates: Environment, language: str = ""
+) -> Message:
+    """A letter in this language, or the newsletter's; its placeholders are those of its plan."""
+    language = language or newsletter.language
+    plan, words = PLANS[letter], WORDS[language]
     said = {
         "title": newsletter.title,
         "time": f"{newsletter.schedule.time:%H:%M}",
@@ -87,7 +90,7 @@ def render_letter(letter: Letter, newsletter: Newsletter, templates: Environment
     }
     title, subject = _said(words, plan.title, said), _said(words, plan.subject, said)
     facts = {
-        **frame_facts(newsletter, newsletter.language),
+        **frame_facts(newsletter, language),
         "subject": subject,
         "title": title,
         "date": "",
@@ -103,7 +106,7 @@ def render_letter(letter: Letter, newsletter: Newsletter, templates: Environment
         channel="email",
         variant=letter.value,
         content={
-            **envelope_content(newsletter, newsletter.language),
+            **envelope_content(newsletter, language),
             "subject": subject,
             "html": inline_css(templates.get_template(f"email/{letter}.html.j2").render(facts)),
             "text": templates.get_template(f"email/{letter}.txt.j2").render(facts),

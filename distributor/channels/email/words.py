@@ -26,6 +26,8 @@ class Words:
     confirm_button: str
     confirm_ignore: str
     confirm_why: str
+    remind_subject: str
+    remind: str
     welcome_subject: str
     welcome_title: str
     welcome: str
@@ -56,6 +58,8 @@ WORDS: Mapping[str, Words] = {
         confirm_button="确认订阅",
         confirm_ignore="如果不是您本人操作，请忽略这封邮件：不点击按钮，您就不会再收到我们的来信。",
         confirm_why="您收到这封邮件，是因为有人在《{title}》的订阅页面填写了这个地址。",
+        remind_subject="提醒：您的订阅还没有确认",
+        remind="昨天有人用这个邮箱地址订阅了《{title}》，但还没有确认。如果是您本人，请点击下面的按钮；这是最后一次提醒。",
         welcome_subject="欢迎订阅",
         welcome_title="欢迎订阅《{title}》",
         welcome="订阅成功。从下一期开始，您会收到《{title}》。",
@@ -84,6 +88,8 @@ WORDS: Mapping[str, Words] = {
         confirm_button="Confirm the subscription",
         confirm_ignore="If it was not you, ignore this mail: without the button you will not hear from us again.",
         confirm_why="You receive this mail because somebody entered this address at {title}.",
+        remind_subject="Reminder: your subscription to {title} is not confirmed yet",
+        remind="Somebody subscribed this address to {title} and has not confirmed. If it was you, press the button; this is the last reminder.",
         welcome_subject="Welcome to {title}",
         welcome_title="Welcome to {title}",
         welcome="You are subscribed. {title} comes to you from the next issue on.",

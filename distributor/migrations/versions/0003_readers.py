@@ -68,7 +68,6 @@ def upgrade() -> None:
         sa.Column("subscriber_id", KEY, nullable=False),
         sa.Column("newsletter", sa.Text(), nullable=False),
         sa.Column("language", sa.Text(), nullable=False),
-        sa.Column("values", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("due_at", UTC, nullable=True),
