@@ -47,8 +47,6 @@ SWITCH = 0.0005
 
 #: How long the ids of webhooks are known: longer than any sender tries again.
 RECEIVED = timedelta(days=7)
-#: What is woken when a letter waits: no channel is called so.
-LETTERS = "letters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +122,6 @@ def build(
             newsletters=settings.newsletters,
             settings=settings.signup,
             templates=template_environment(settings.root),
-            wake=lambda: wake(LETTERS),
         ),
         post_room=PostRoom(engine=engine, outbox=outbox, templates=template_environment(settings.root)),
     )

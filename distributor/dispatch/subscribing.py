@@ -1,6 +1,6 @@
 """How readers come: the story behind the form, the sign-up webhook and the bot."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jinja2 import Environment
@@ -34,35 +34,25 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Reception:
-    """Where readers come in. `wake` is called when a letter waits to be sent."""
+    """Where readers come in, and where they leave."""
 
     audience: Audience
     newsletters: Mapping[str, Newsletter]
     settings: Signup
     templates: Environment
-    wake: Callable[[], None] = lambda: None
 
     def sign_up(self, request: Request) -> Answer:
         """Asks the reader to confirm, or, vouched for, begins at once. Raises RequestRefused for what cannot be meant."""
         asked = self._understood(request)
-        answer = self.audience.sign_up(asked, welcome=self.settings.welcome)
-        if answer in {Answer.ASKED, Answer.ACTIVATED}:
-            self.wake()
-        return answer
+        return self.audience.sign_up(asked, welcome=self.settings.welcome)
 
     def confirm(self, token: str, visit: Visit) -> Sequence[Subscription] | None:
         """The reader confirms. None for a link that leads nowhere (any more)."""
-        active = self.audience.confirm(token, visit, welcome=self.settings.welcome)
-        if active:
-            self.wake()
-        return active
+        return self.audience.confirm(token, visit, welcome=self.settings.welcome)
 
     def leave(self, token: str, reason: str, ip: str | None = None) -> Subscription | None:
         """Ends a subscription. None for an unknown token."""
-        left = self.audience.unsubscribe(token, reason, ip, goodbye=self.settings.goodbye)
-        if left and self.settings.goodbye:
-            self.wake()
-        return left
+        return self.audience.unsubscribe(token, reason, ip, goodbye=self.settings.goodbye)
 
     def wording(self, slugs: Sequence[str], language: str, channel: str = "email") -> ConsentText:
         """What a reader of these newsletters agrees to."""
