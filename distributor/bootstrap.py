@@ -18,7 +18,7 @@ from distributor.alerts import Alerts, route_channels
 from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
 from distributor.db import Clock, Database
-from distributor.dispatch import Engine, Policy, PostRoom, Reception
+from distributor.dispatch import Caller, Engine, Policy, PostRoom, Reception
 from distributor.dispatch.engine import HostPictures, leave_pictures
 from distributor.errors import ServiceDown
 from distributor.journal import Journals
@@ -33,6 +33,7 @@ from distributor.schedule import Scheduler
 from distributor.sentlog import SentLog
 from distributor.settings import Newsletter, Retention, Settings
 from distributor.site import Site
+from distributor.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from distributor.doctor import Finding
@@ -65,6 +66,7 @@ class Distributor:
     site: Site
     reception: Reception
     post_room: PostRoom
+    caller: Caller
 
     def close(self) -> None:
         self.database.close()
@@ -75,7 +77,9 @@ def build(
 ) -> Distributor:
     """Everything, wired. Raises ConfigError for a channel that is not there; connects to nothing yet."""
     database = Database(database_url(settings), clock=clock)
-    ledger, audience, notices = Ledger(database), Audience(database), Notices(database)
+    webhooks = Webhooks(database, settings.webhooks.endpoints)
+    ledger, audience = Ledger(database, webhooks), Audience(database, webhooks)
+    notices = Notices(database)
     outbox = Outbox(database)
     channels = load_channels(settings, route_channels(settings))
     alerts = Alerts(settings=settings, channels=channels, notices=notices)
@@ -104,7 +108,7 @@ def build(
         alerts,
         folder=lambda newsletter: settings.path(newsletter.posts),
         check=lambda: wrong(settings, database),
-        forget=lambda: forget(settings.retention, ledger, audience, notices, outbox, sent_log),
+        forget=lambda: forget(settings.retention, ledger, audience, notices, outbox, webhooks, sent_log),
     )
     return Distributor(
         settings=settings,
@@ -123,6 +127,7 @@ def build(
             settings=settings.signup,
             templates=template_environment(settings.root),
         ),
+        caller=Caller(webhooks=webhooks),
         post_room=PostRoom(engine=engine, outbox=outbox, templates=template_environment(settings.root)),
     )
 
@@ -203,6 +208,7 @@ def forget(
     audience: Audience,
     notices: Notices,
     outbox: Outbox,
+    webhooks: Webhooks,
     sent_log: SentLog | None,
 ) -> None:
     """Drops what is older than each table, and this host's sent log, may keep."""
@@ -214,6 +220,7 @@ def forget(
     audience.forget_received(RECEIVED)
     notices.forget(retention.notices)
     outbox.forget(retention.letters)
+    webhooks.forget(retention.webhooks)
     if sent_log:
         sent_log.forget(datetime.now(UTC) - retention.deliveries)
 

@@ -29,6 +29,7 @@ class Runner:
         loops: list[tuple[str, Callable[[], object], float]] = [
             ("sweeper", self._sweep, distributor.settings.engine.sweep.total_seconds()),
             ("letters", self._send_letters, IDLE),
+            ("webhooks", self._call_endpoints, IDLE),
             *((f"drain-{name}", self._drain(name), IDLE) for name in distributor.channels),
         ]
         if scheduled:
@@ -69,6 +70,10 @@ class Runner:
 
     def _send_letters(self) -> None:
         while self.distributor.post_room.send_due(self.stop):
+            pass
+
+    def _call_endpoints(self) -> None:
+        while self.distributor.caller.send_due(self.stop):
             pass
 
     def _tick(self) -> None:

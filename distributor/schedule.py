@@ -360,8 +360,21 @@ def _tell_finished(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> No
     verdict += f", {total.failed} failed" if total.failed else ""
     verdict += f", {awaiting} awaiting a person" if awaiting else ""
     new = alerts.tell(key, f"{issue.newsletter} {issue.local_date}: {verdict}", "\n".join(lines))
+    engine.ledger.webhooks.tell("issue.finished", key, issue.newsletter, _finished(issue, total))
     if new and total.balanced and not doubtful and (total.sent or awaiting or not total.failed):
         alerts.dead_man()
+
+
+def _finished(issue: Issue, total: Tally) -> Mapping[str, object]:
+    """What our webhooks say of an issue that is over."""
+    counts = ("planned", "sent", "failed", "skipped", "unconfirmed")
+    named = {
+        "issue": issue.id,
+        "date": issue.local_date.isoformat(),
+        "slug": issue.slug,
+        "title": issue.title,
+    }
+    return {**named, **{name: getattr(total, name) for name in counts}}
 
 
 def _open_questions(engine: Engine, issue: Issue, total: Tally) -> Iterator[str]:

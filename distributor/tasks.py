@@ -8,9 +8,10 @@ import functools
 import logging
 import multiprocessing
 import os
+import random
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from celery.signals import worker_process_init, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from distributor.bootstrap import Distributor, build, tune_interpreter
-from distributor.dispatch import Stop, Swept, drain, post_forever
+from distributor.dispatch import Stop, Swept, drain
 from distributor.errors import ServiceDown
 from distributor.schedule import look_after
 from distributor.settings import Settings, load_settings
@@ -185,14 +186,32 @@ def _stop_lanes(**_details: Any) -> None:
 
 
 @worker_process_init.connect
-def _start_letters(**_details: Any) -> None:
-    """A lane of their own in each process: in a queue, confirmations would wait behind drains of ten seconds."""
-    threading.Thread(target=_send_letters, name="letters", daemon=True).start()
+def _start_outboxes(**_details: Any) -> None:
+    """Lanes of their own in each process: in a queue, confirmations would wait behind drains of ten seconds."""
+    for name, send in (("letters", _send_letters), ("webhooks", _call_endpoints)):
+        threading.Thread(target=_look_forever, args=(send,), name=name, daemon=True).start()
 
 
-def _send_letters() -> None:
-    room = _distributor().post_room
-    post_forever(room, Glanced(_stop), lambda seconds: time.sleep(seconds * (0.5 + room.engine.random())))
+def _look_forever(send: Callable[[], int]) -> None:
+    while not _stop.is_set():
+        try:
+            busy = send()
+        except ServiceDown as error:
+            log.warning("waiting thread=%s %s", threading.current_thread().name, error)
+            busy = 0
+        except Exception:
+            log.exception("loop_failed thread=%s", threading.current_thread().name)
+            busy = 0
+        if not busy:
+            time.sleep(0.5 + random.random())  # noqa: S311 - apart from the other processes' looks
+
+
+def _send_letters() -> int:
+    return _distributor().post_room.send_due(Glanced(_stop))
+
+
+def _call_endpoints() -> int:
+    return _distributor().caller.send_due(Glanced(_stop))
 
 
 _building = threading.Lock()

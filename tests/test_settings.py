@@ -55,6 +55,7 @@ class TestCommittedConfig:
             "DISTRIBUTOR_WECHAT_",
             "DISTRIBUTOR_RELAY_",
             "DISTRIBUTOR_SIGNUP_",
+            "DISTRIBUTOR_WEBHOOK_",
         }
         environment = {name: f"https://secret.example/{name}" for name in names}
         environment["DISTRIBUTOR_DATABASE_URL"] = "postgresql://127.0.0.1/x"

@@ -23,6 +23,7 @@ from distributor.tables import (
     subscriptions,
     suppressions,
 )
+from distributor.webhooks import Webhooks
 
 #: 16 random bytes: 22 characters keep `List-Unsubscribe` on one line (facts: RFC 8058 headers, 77 characters).
 TOKEN_BYTES = 16
@@ -31,8 +32,9 @@ TOKEN_BYTES = 16
 class Store:
     """Subscribers and their subscriptions in one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, webhooks: Webhooks | None = None) -> None:
         self.database = database
+        self.webhooks = webhooks or Webhooks(database)
         self._known_words: set[str] = set()
         self._key: str | None = None
 
@@ -159,6 +161,9 @@ class Store:
             "detail": detail,
         }
         insert_ignore(self.database, events, [row], connection)
+        told = {"channel": found.channel, "address": found.address, "source": detail}
+        name = str(row["provider_event_id"])
+        self.webhooks.add(connection, f"subscription.{kind}", name, found.newsletter, told, now)
 
     def _consent(
         self,

@@ -1,9 +1,10 @@
 """The stories: open an issue, write its audience down, drain what is due, resend, sweep. Collaborators are arguments."""
 
+from distributor.dispatch.calling import Caller
 from distributor.dispatch.draining import drain
 from distributor.dispatch.engine import Engine, Policy, Stop, placeholder_values
 from distributor.dispatch.inspecting import Inspection, findings_of, inspect, inspect_to_send, tell_warnings
-from distributor.dispatch.letters import PostRoom, post_forever
+from distributor.dispatch.letters import PostRoom
 from distributor.dispatch.opening import (
     AudienceHeld,
     guard_audience,
@@ -21,6 +22,7 @@ from distributor.dispatch.test_send import test_send
 
 __all__ = [
     "AudienceHeld",
+    "Caller",
     "Engine",
     "Inspection",
     "Policy",
@@ -39,7 +41,6 @@ __all__ = [
     "placeholder_values",
     "plan_resend",
     "planned_sizes",
-    "post_forever",
     "reconcile",
     "render",
     "resend",

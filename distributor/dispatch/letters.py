@@ -6,7 +6,7 @@ their pace with it, and nothing else. Who took a letter sends it before its leas
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -215,18 +215,3 @@ class PostRoom:
         if key not in self._rendered:
             self._rendered[key] = render_letter(letter.kind, newsletter, self.templates, language)
         return self._rendered[key]
-
-
-def post_forever(room: PostRoom, stop: Stop, pause: Callable[[float], object], every: float = 1.0) -> None:
-    """Looks into the outbox every second until it is told to stop. For a thread of its own; nothing ends it but `stop`."""
-    while not stop.is_set():
-        try:
-            busy = room.send_due(stop)
-        except DistributorError as error:
-            log.warning("letters_wait %s", error)
-            busy = 0
-        except Exception:
-            log.exception("letters_failed")
-            busy = 0
-        if not busy:
-            pause(every)

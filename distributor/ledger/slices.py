@@ -107,7 +107,7 @@ class Slices(Tables):
 
         `noted`: the outcomes as the journal has them, which spares writing them as JSON once more.
         """
-        if not self.database.sqlite and not unused and not any(map(_changes_more, outcomes)):
+        if not self.database.sqlite and not unused and not any(map(self._changes_more, outcomes)):
             entries = list(map(as_json, outcomes)) if noted is None else noted
             return self._turn_at_once(chunk, outcomes, entries, worker, size, lease, after)
         with self.database.write() as connection:
@@ -239,7 +239,33 @@ class Slices(Tables):
         for outcome in outcomes:
             if outcome.new_address:
                 self._relocate(connection, outcome.delivery, outcome.new_address)
+        if settled:
+            self._announce(connection, issue_id, outcomes, now)
         return settled
+
+    def _announce(
+        self, connection: Connection, issue_id: int, outcomes: Sequence[Outcome], now: datetime
+    ) -> None:
+        told = [outcome for outcome in outcomes if self.webhooks.wants(f"delivery.{outcome.state}")]
+        if not told:
+            return
+        query = select(issues.c.newsletter).where(issues.c.id == issue_id)
+        newsletter = connection.execute(query).scalar_one()
+        for outcome in told:
+            kind, identity = f"delivery.{outcome.state}", str(outcome.delivery.identity)
+            data = {
+                "issue": issue_id,
+                "delivery": identity,
+                "channel": outcome.delivery.recipient.channel,
+                "address": outcome.delivery.recipient.address,
+                "code": outcome.code,
+                "text": outcome.text,
+            }
+            self.webhooks.add(connection, kind, identity, newsletter, data, now)
+
+    def _changes_more(self, outcome: Outcome) -> bool:
+        """Whether an outcome is more than a state and an attempt."""
+        return _changes_more(outcome) or self.webhooks.wants(f"delivery.{outcome.state}")
 
     def _settle_in_bulk(
         self, connection: Connection, issue_id: int, outcomes: Sequence[Outcome], worker: str, now: datetime

@@ -16,6 +16,7 @@ from distributor.model import (
     DeliveryState,
 )
 from distributor.tables import chunks, deliveries, issue_channels, issues
+from distributor.webhooks import Webhooks
 
 STATES = tuple(DeliveryState)
 
@@ -23,8 +24,9 @@ STATES = tuple(DeliveryState)
 class Tables:
     """The tables of issues and deliveries in one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, webhooks: Webhooks | None = None) -> None:
         self.database = database
+        self.webhooks = webhooks or Webhooks(database)
 
     def _lock(self, connection: Connection, issue_id: int) -> None:
         """Holds an issue and its chunks until the end of the transaction, in the order that everybody keeps.

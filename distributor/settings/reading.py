@@ -34,7 +34,7 @@ def load_settings(root: Path, environment: Mapping[str, str] | None = None) -> S
     secrets = _Secrets(environment, mistakes)
     secrets.put_into(system)
     secrets.put_into_relays(system)
-    secrets.put_into_sources(system)
+    secrets.put_into_signers(system)
     keys = {
         name: SecretStr(key)
         for name in _robots(system, newsletters)
@@ -101,6 +101,11 @@ def relay_password_name(relay: str) -> str:
 def signup_secret_name(source: str) -> str:
     """The environment variable that holds the secrets of a system that signs readers up."""
     return f"{PREFIX}SIGNUP_{source.upper().replace('-', '_')}_SECRET"
+
+
+def webhook_secret_name(endpoint: str) -> str:
+    """The environment variable that holds the secrets of an endpoint of our webhooks."""
+    return f"{PREFIX}WEBHOOK_{endpoint.upper().replace('-', '_')}_SECRET"
 
 
 def _relay_tables(system: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
@@ -228,10 +233,15 @@ class _Secrets:
             if password := self.read(relay_password_name(str(relay.get("name", "")))):
                 relay["password"] = password
 
-    def put_into_sources(self, table: Mapping[str, Any]) -> None:
-        for source in _tables(table, "signup", "sources"):
-            given = self.read(signup_secret_name(str(source.get("name", ""))))
-            source["secrets"] = tuple(SecretStr(secret) for secret in (given or "").split())
+    def put_into_signers(self, table: Mapping[str, Any]) -> None:
+        """Secrets of whoever signs webhooks, theirs and ours: several, separated by blanks."""
+        for where, array, name_of in (
+            ("signup", "sources", signup_secret_name),
+            ("webhooks", "endpoints", webhook_secret_name),
+        ):
+            for one in _tables(table, where, array):
+                given = self.read(name_of(str(one.get("name", ""))))
+                one["secrets"] = tuple(SecretStr(secret) for secret in (given or "").split())
 
     def read_account(self, name: str) -> WechatAccount:
         appid, secret = map(self.read, wechat_secret_names(name))
@@ -272,6 +282,7 @@ def _refuse_secrets_in_file(system: Mapping[str, Any], path: Path, mistakes: lis
 SECRETS_OF_ARRAYS: Mapping[tuple[str, str, str], Callable[[str], str]] = {
     ("email", "relays", "password"): relay_password_name,
     ("signup", "sources", "secrets"): signup_secret_name,
+    ("webhooks", "endpoints", "secrets"): webhook_secret_name,
 }
 
 

@@ -1,9 +1,9 @@
 """The tables of `distributor.toml`."""
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from distributor.settings.fields import (
     Domain,
@@ -288,3 +288,54 @@ class Retention(Frozen):
     ticks: Duration = timedelta(days=90)
     notices: Duration = timedelta(days=90)
     letters: Duration = timedelta(days=90)
+    webhooks: Duration = timedelta(days=30)
+
+
+EventName = Literal[
+    "subscription.subscribed",
+    "subscription.unsubscribed",
+    "delivery.sent",
+    "delivery.failed",
+    "delivery.unconfirmed",
+    "delivery.delivered",
+    "delivery.deferred",
+    "delivery.bounced",
+    "delivery.complained",
+    "issue.finished",
+]
+#: What an endpoint gets that does not say: all but the one news a delivery that a large issue has by the million.
+DEFAULT_EVENTS: tuple[EventName, ...] = (
+    "subscription.subscribed",
+    "subscription.unsubscribed",
+    "delivery.failed",
+    "delivery.unconfirmed",
+    "delivery.bounced",
+    "delivery.complained",
+    "issue.finished",
+)
+
+
+class Endpoint(Frozen):
+    """`[[webhooks.endpoints]]`: where our webhooks go, signed by the rules of Standard Webhooks.
+
+    Its secret comes from DISTRIBUTOR_WEBHOOK_<NAME>_SECRET; several, separated by blanks, while one replaces another.
+    """
+
+    name: Name
+    url: Url
+    events: tuple[EventName, ...] = DEFAULT_EVENTS
+    newsletters: tuple[Name, ...] = Field((), description="whose news it gets; empty: all")
+    secrets: tuple[SecretStr, ...] = ()
+
+
+def endpoints_of_their_own(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """Raises ValueError."""
+    if repeated := twice([endpoint.name for endpoint in endpoints]):
+        raise ValueError(f"webhooks.endpoints: a name stands there twice: {repeated}")
+    return endpoints
+
+
+class WebhookSettings(Frozen):
+    """`[webhooks]`."""
+
+    endpoints: Annotated[tuple[Endpoint, ...], AfterValidator(endpoints_of_their_own)] = ()

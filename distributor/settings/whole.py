@@ -22,6 +22,7 @@ from distributor.settings.system import (
     SiteSettings,
     TelegramSettings,
     Web,
+    WebhookSettings,
     WechatAccount,
     WechatSettings,
     WecomSettings,
@@ -43,6 +44,7 @@ class Settings(Frozen):
     pictures: PictureSettings = PictureSettings()
     site: SiteSettings = SiteSettings()
     signup: Signup = Signup()
+    webhooks: WebhookSettings = WebhookSettings()
     operator: Operator = Operator()
     retention: Retention = Retention()
     newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)
