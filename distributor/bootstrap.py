@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
+from distributor.access import Access
 from distributor.alerts import Alerts, route_channels
 from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
@@ -67,6 +68,7 @@ class Distributor:
     reception: Reception
     post_room: PostRoom
     caller: Caller
+    access: Access
 
     def close(self) -> None:
         self.database.close()
@@ -128,6 +130,7 @@ def build(
             templates=template_environment(settings.root),
         ),
         caller=Caller(webhooks=webhooks),
+        access=Access(database),
         post_room=PostRoom(engine=engine, outbox=outbox, templates=template_environment(settings.root)),
     )
 

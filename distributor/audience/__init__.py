@@ -4,6 +4,7 @@ from distributor.audience.addresses import domain_of, fingerprint, normalise
 from distributor.audience.imports import Imports, in_batches, read_csv
 from distributor.audience.preferences import Choices, Place, Preferences
 from distributor.audience.query import active, behind, of_domains
+from distributor.audience.records import Record, Records, SubscriptionRecord, Wanted
 from distributor.audience.signups import CONFIRM_EVERY, CONFIRM_WITHIN
 from distributor.audience.subscriptions import Subscriptions
 from distributor.audience.suppressions import Suppressions
@@ -20,7 +21,7 @@ from distributor.audience.values import (
 )
 
 
-class Audience(Choices, Subscriptions, Suppressions, Imports):
+class Audience(Choices, Subscriptions, Suppressions, Imports, Records):
     """Subscribers and their subscriptions in one database."""
 
 
@@ -36,9 +37,12 @@ __all__ = [
     "Place",
     "Preferences",
     "Received",
+    "Record",
     "SignUp",
     "Subscription",
+    "SubscriptionRecord",
     "Visit",
+    "Wanted",
     "active",
     "behind",
     "domain_of",

@@ -1,0 +1,122 @@
+"""Who may ask the operators' interface what: tokens with scopes. Only a hash of a token is kept."""
+
+import hashlib
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import insert, or_, select, update
+
+from distributor.db import Database
+from distributor.errors import RequestRefused
+from distributor.tables import api_tokens
+
+#: So that a leaked token is recognised, by people and by scanners.
+PREFIX = "dst_"
+TOKEN_BYTES = 32
+#: `last_used_at` is written this often at most: a look must not cost a write.
+NOTED_EVERY = timedelta(minutes=10)
+
+
+class Permission(StrEnum):
+    """What a token allows: its scopes."""
+
+    SUBSCRIBERS_READ = "subscribers:read"
+    SUBSCRIBERS_WRITE = "subscribers:write"
+    ISSUES_READ = "issues:read"
+    ISSUES_WRITE = "issues:write"  # resend, pause, resume, cancel
+    DELIVERIES_READ = "deliveries:read"
+    EVENTS_READ = "events:read"
+    WEBHOOKS_READ = "webhooks:read"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token as it is kept: never the token itself."""
+
+    id: int
+    name: str
+    scopes: frozenset[Permission]
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Access:
+    """The tokens in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def create(self, name: str, scopes: Collection[Permission]) -> str:
+        """A new token, shown this once. Raises RequestRefused for a name that is in use, and without a scope."""
+        if not scopes:
+            raise RequestRefused("a token without a scope allows nothing: name at least one with --scope")
+        if any(token.name == name and not token.revoked_at for token in self.listing()):
+            raise RequestRefused(
+                f"a token is called {name!r} already; revoke it first, or choose another name"
+            )
+        token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+        with self.database.write() as connection:
+            row = {
+                "name": name,
+                "hash": _hash(token),
+                "scopes": sorted(scopes),
+                "created_at": self.database.now(connection),
+            }
+            connection.execute(insert(api_tokens), [row])
+        return token
+
+    def find(self, token: str) -> Token | None:
+        """None for an unknown or revoked one. Looked up by its hash, so its bytes are compared with nothing."""
+        with self.database.read() as connection:
+            query = select(api_tokens).where(
+                api_tokens.c.hash == _hash(token), api_tokens.c.revoked_at.is_(None)
+            )
+            row = connection.execute(query).first()
+        if row is None:
+            return None
+        self._note_use(row.id)
+        return _token(row)
+
+    def revoke(self, name: str) -> None:
+        """Raises RequestRefused when no token is called so."""
+        with self.database.write() as connection:
+            now = self.database.now(connection)
+            which = (api_tokens.c.name == name, api_tokens.c.revoked_at.is_(None))
+            if not connection.execute(update(api_tokens).where(*which).values(revoked_at=now)).rowcount:
+                raise RequestRefused(f"no token is called {name!r}; see: distributor tokens list")
+
+    def listing(self) -> Sequence[Token]:
+        """The oldest first, revoked ones too."""
+        with self.database.read() as connection:
+            return [_token(row) for row in connection.execute(select(api_tokens).order_by(api_tokens.c.id))]
+
+    def _note_use(self, number: int) -> None:
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            stale = or_(api_tokens.c.last_used_at.is_(None), api_tokens.c.last_used_at < now - NOTED_EVERY)
+            query = select(api_tokens.c.id).where(api_tokens.c.id == number, stale)
+            if connection.execute(query).first() is None:
+                return
+        with self.database.write() as connection:
+            connection.execute(update(api_tokens).where(api_tokens.c.id == number).values(last_used_at=now))
+
+
+def _hash(token: str) -> str:
+    """SHA-256 is enough for 256 random bits."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _token(row: Any) -> Token:
+    return Token(
+        id=row.id,
+        name=row.name,
+        scopes=frozenset(map(Permission, row.scopes)),
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+    )
