@@ -150,7 +150,7 @@ def test_the_example_environment_names_what_compose_asks_for_and_holds_nothing()
 
 
 def test_variables_are_ones_that_settings_read() -> None:
-    known = (ROOT / "distributor/settings.py").read_text("utf-8")
+    known = "".join(path.read_text("utf-8") for path in (ROOT / "distributor/settings").glob("*.py"))
     for name in {name for service in OURS for name in environment(service)}:
         assert f'"{name.removeprefix("DISTRIBUTOR_")}"' in known, name
 

@@ -146,10 +146,17 @@ class Issues(Tables):
         return (highest or 0) + 1
 
     def issues(
-        self, newsletter: str | None = None, *, states: Iterable[IssueState] = (), limit: int = 50
+        self,
+        newsletter: str | None = None,
+        *,
+        states: Iterable[IssueState] = (),
+        before: int | None = None,
+        limit: int = 50,
     ) -> Sequence[Issue]:
-        """The newest first."""
+        """The newest first; with `before`, those with a smaller number."""
         query = select(issues).order_by(issues.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(issues.c.id < before)
         if newsletter:
             query = query.where(issues.c.newsletter == newsletter)
         if states := list(states):
