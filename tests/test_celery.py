@@ -19,8 +19,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from services import Project, Server, compose_command
 
+from distributor.bootstrap import build
+from distributor.dispatch import Request
 from distributor.sandbox.limits import UNLIMITED
 from distributor.sandbox.server import Sandbox
+from distributor.settings import load_settings
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -40,6 +43,10 @@ date: {day} 06:00:00
 2.  **备份演练通过**
     从备份恢复到可用一共用了十一分钟，比上个月快了一半。
 """
+
+
+#: Signs up while an issue is being sent.
+NEWCOMER = "newcomer@readers.example"
 
 
 class Deployment:
@@ -89,6 +96,13 @@ class Deployment:
         self.run("subscribers", "import", str(file))
 
 
+def sign_up(deployment: Deployment, address: str) -> None:
+    """As the web process would."""
+    distributor = build(load_settings(deployment.project.root, deployment.environment))
+    distributor.reception.sign_up(Request(address=address, newsletters=["ai-daily"], source="form"))
+    distributor.close()
+
+
 def end(process: "subprocess.Popen[bytes]", how: signal.Signals = signal.SIGKILL) -> None:
     if process.poll() is None:
         os.killpg(process.pid, how)
@@ -126,9 +140,10 @@ def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def copies(sandbox: Sandbox) -> Mapping[str, int]:
-    """Address → mails of the issue it got (the operator's own mail aside)."""
+    """Address → mails of the issue it got (the operator's mail and confirmations aside)."""
     found = dict(sandbox.inbox.addresses("email"))
-    found.pop("editor@example.com", None)
+    for other in ("editor@example.com", NEWCOMER):
+        found.pop(other, None)
     return found
 
 
@@ -160,6 +175,9 @@ def test_a_post_goes_out_by_itself_once_with_two_beats_and_one_restarted(
         project.write_post(f"{due:%Y-%m-%d}-morning", POST.format(day=f"{due:%Y-%m-%d}"))
         wait_until(lambda: len(copies(sandbox)) > 200, 200, "the send begins by itself")
         begun = datetime.now(UTC)
+        sign_up(deployment, NEWCOMER)
+        wait_until(lambda: NEWCOMER in sandbox.inbox.addresses("email"), 10, "the confirmation leaves")
+        assert len(copies(sandbox)) < READERS, "the send was over: it proves nothing"
         end(second, signal.SIGKILL)
         deployment.start("beat")
         wait_until(lambda: is_finished(deployment), 150, "the issue is finished")
@@ -267,7 +285,6 @@ def test_a_worker_that_is_told_to_stop_finishes_its_message_and_leaves_no_doubt(
 
 WAKE_UPS = """
 from pathlib import Path
-from distributor.settings import load_settings
 from distributor.tasks import configure, signal, sweep
 configure(load_settings(Path.cwd()))
 signal("email", 16)
