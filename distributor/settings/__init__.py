@@ -5,6 +5,7 @@ they come from the environment, as `NAME` or, for a mounted secret, `NAME_FILE`.
 folder (the one that holds `config/`).
 """
 
+from distributor.settings.abuse import AbuseSettings
 from distributor.settings.fields import UNITS, WEEKDAYS, mail_address, parse_duration
 from distributor.settings.newsletter import (
     Canary,
@@ -55,6 +56,7 @@ __all__ = [
     "PREFIX",
     "UNITS",
     "WEEKDAYS",
+    "AbuseSettings",
     "AlertRoute",
     "Canary",
     "Database",

@@ -44,6 +44,13 @@ def known_zone(name: str) -> str:
     return name
 
 
+def known_rate(value: str) -> str:
+    """Raises ValueError."""
+    if not re.fullmatch(r"[1-9]\d{0,5}/([1-9]\d{0,2} )?(second|minute|hour|day)s?", value):
+        raise ValueError('expected a rate such as "20/hour", "5/10 minutes" or "3/day"')
+    return value
+
+
 def mail_address(value: str) -> str:
     try:
         return validate_email(value, check_deliverability=False, allow_smtputf8=False).normalized
@@ -109,6 +116,7 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 LocalTime = Annotated[time, BeforeValidator(parse_local_time)]
 Zone = Annotated[str, AfterValidator(known_zone)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
+Rate = Annotated[str, AfterValidator(known_rate)]
 OneLine = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
 Url = Annotated[str, AfterValidator(http_url)]
 TextColour = Annotated[str, AfterValidator(text_colour)]

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
+from distributor.settings.abuse import AbuseSettings
 from distributor.settings.fields import Duration, Frozen, Name
 
 
@@ -33,3 +34,4 @@ class Signup(Frozen):
         timedelta(hours=24), description='who has not confirmed by then is asked once more; "0s": never'
     )
     sources: tuple[SignupSource, ...] = ()
+    abuse: AbuseSettings = AbuseSettings()

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 
 from distributor.settings.fields import (
     Domain,
@@ -75,7 +75,9 @@ class MailRelay(Smtp):
 
 
 #: Keys that must not stand in a file.
-SECRET_KEYS = frozenset({"password", "token", "webhook_url", "dead_man_url", "access_key", "secret_key"})
+SECRET_KEYS = frozenset(
+    {"password", "token", "webhook_url", "dead_man_url", "access_key", "secret_key", "secret"}
+)
 #: What the relay of `[email.smtp]` is called.
 ONLY_RELAY = "smtp"
 
@@ -190,6 +192,16 @@ class Web(Frozen):
     base_url: Url = "http://127.0.0.1:8025"
     host: str = "127.0.0.1"
     port: int = Field(8025, ge=1, le=65535)
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="networks whose word on the client's address is taken; empty: nobody's"
+    )
+    proxy_header: Literal["X-Forwarded-For", "Forwarded"] = Field(
+        "X-Forwarded-For", description="the one header they write; the other may be the client's own"
+    )
+    most_body: int = Field(1_000_000, ge=1000, le=100_000_000, description="bytes of a request's body")
+    receive_time: Duration = Field(
+        timedelta(seconds=15), description="for a request's head, and for its body"
+    )
 
 
 class S3Settings(Frozen):
