@@ -257,17 +257,8 @@ def _host_pictures(settings: Settings) -> HostPictures:
 def _pacer(settings: Settings) -> Pacer:
     if not settings.broker.configured:
         return MemoryPacer()
-    from redis import Redis  # noqa: PLC0415 - 0.2 s that only a broker needs
-    from redis.backoff import NoBackoff  # noqa: PLC0415 - likewise
-    from redis.retry import Retry  # noqa: PLC0415 - likewise
+    from distributor.pacing_redis import RedisPacer  # noqa: PLC0415 - 0.2 s that only a broker needs
+    from distributor.redis_link import open_redis  # noqa: PLC0415 - likewise
 
-    from distributor.pacing_redis import RedisPacer  # noqa: PLC0415 - likewise
-
-    redis = Redis.from_url(
-        settings.broker.url.get_secret_value(),
-        socket_timeout=2,
-        socket_connect_timeout=2,
-        retry=Retry(NoBackoff(), 0),  # a second try might take permits twice, and costs another timeout
-        health_check_interval=25,
-    )
+    redis = open_redis(settings.broker.url.get_secret_value())
     return RedisPacer(redis, workers=settings.engine.processes)

@@ -1,13 +1,8 @@
 """Rate limits that all processes share on one Redis: the arithmetic of pacing.py, in Lua."""
 
-import logging
-import threading
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
 
 from redis import Redis
-from redis.exceptions import RedisError
 
 from distributor.pacing import (
     FLOOR,
@@ -23,13 +18,7 @@ from distributor.pacing import (
     Limit,
     MemoryPacer,
 )
-
-log = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
-
-#: After Redis failed, a process paces itself for so many seconds before one thread asks again: a frozen server costs
-#: the asking thread a whole timeout.
-AWAY = 10.0
+from distributor.redis_link import RedisLink
 
 
 class RedisPacer:
@@ -154,8 +143,7 @@ class RedisPacer:
         self._blocked = redis.register_script(self.BLOCKED)
         self._prefix, self._workers = prefix, workers
         self._alone = MemoryPacer()
-        self._lock = threading.Lock()
-        self._ask_at = 0.0  # 0.0: Redis is there
+        self._link = RedisLink(f"pacing_alone workers={workers}")
 
     def reserve(self, limits: Sequence[Limit], permits: int = 1, *, within: float = 0.0) -> Grant:
         if not limits:
@@ -165,7 +153,7 @@ class RedisPacer:
             return Grant(0, max(waits.values()))
         keys = [self._prefix + limit.key for limit in limits]
         numbers = [number for limit in limits for number in (limit.rate, limit.burst)]
-        if (answer := self._ask(lambda: self._reserve(keys=keys, args=[permits, within, *numbers]))) is None:
+        if (answer := self._link.ask(lambda: self._reserve(keys=keys, args=[permits, within, *numbers]))) is None:
             return self._alone.reserve([self._share(limit) for limit in limits], permits, within=within)
         grant = Grant(int(answer[0]), float(answer[1]), float(answer[2]))
         if grant.permits:
@@ -174,39 +162,17 @@ class RedisPacer:
 
     def blocked(self, keys: Collection[str]) -> Mapping[str, float]:
         names = list(keys)
-        shared = self._ask(lambda: self._blocked(keys=[self._prefix + key for key in names])) or []
+        shared = self._link.ask(lambda: self._blocked(keys=[self._prefix + key for key in names])) or []
         waits = {key: float(wait) for key, wait in zip(names, shared, strict=False) if float(wait) > NOTHING}
         return {**self._alone.blocked(names), **waits}
 
     def block(self, key: str, seconds: float) -> None:
         self._alone.block(key, seconds)
-        self._ask(lambda: self._block(keys=[self._prefix + key], args=[seconds, 0]))
+        self._link.ask(lambda: self._block(keys=[self._prefix + key], args=[seconds, 0]))
 
     def throttled(self, key: str, seconds: float) -> None:
         self._alone.throttled(key, seconds)
-        self._ask(lambda: self._block(keys=[self._prefix + key], args=[seconds, 1]))
-
-    def _ask(self, question: Callable[[], Answer]) -> Answer | None:
-        """Redis' answer; None when it is away."""
-        if self._ask_at and not self._my_turn():
-            return None
-        try:
-            answer = question()
-        except RedisError as error:
-            if not self._ask_at:
-                log.warning("pacing_alone workers=%s: Redis does not answer: %s", self._workers, error)
-            self._ask_at = time.monotonic() + AWAY
-            return None
-        self._ask_at = 0.0
-        return answer
-
-    def _my_turn(self) -> bool:
-        """One thread asks whether Redis is back; the others go on without it meanwhile."""
-        with self._lock:
-            now = time.monotonic()
-            if mine := now >= self._ask_at:
-                self._ask_at = now + AWAY
-            return mine
+        self._link.ask(lambda: self._block(keys=[self._prefix + key], args=[seconds, 1]))
 
     def _share(self, limit: Limit) -> Limit:
         if limit.rate >= UNLIMITED:

@@ -546,7 +546,7 @@ class TestRedisAway:
     def test_when_it_is_back_one_thread_finds_out(
         self, own_redis: OwnServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("distributor.pacing_redis.AWAY", 0.2)
+        monkeypatch.setattr("distributor.redis_link.AWAY", 0.2)
         with connect(own_redis.url, timeout=0.3) as client:
             pacer = RedisPacer(client)
             with frozen(own_redis):

@@ -104,15 +104,6 @@ def open_store(broker: str) -> SharedStore:
     """The store behind the broker's URL; without one, this process's memory."""
     if not broker:
         return MemoryStore()
-    from redis import Redis  # noqa: PLC0415 - likewise
-    from redis.backoff import NoBackoff  # noqa: PLC0415 - likewise
-    from redis.retry import Retry  # noqa: PLC0415 - likewise
+    from distributor.redis_link import open_redis  # noqa: PLC0415 - likewise
 
-    redis = Redis.from_url(
-        broker,
-        socket_timeout=2,
-        socket_connect_timeout=2,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=25,
-    )
-    return RedisStore(redis)
+    return RedisStore(open_redis(broker))
