@@ -153,7 +153,9 @@ class RedisPacer:
             return Grant(0, max(waits.values()))
         keys = [self._prefix + limit.key for limit in limits]
         numbers = [number for limit in limits for number in (limit.rate, limit.burst)]
-        if (answer := self._link.ask(lambda: self._reserve(keys=keys, args=[permits, within, *numbers]))) is None:
+        if (
+            answer := self._link.ask(lambda: self._reserve(keys=keys, args=[permits, within, *numbers]))
+        ) is None:
             return self._alone.reserve([self._share(limit) for limit in limits], permits, within=within)
         grant = Grant(int(answer[0]), float(answer[1]), float(answer[2]))
         if grant.permits:

@@ -52,6 +52,15 @@ def redis_url(redis_server: Server) -> str:
     return redis_server.url
 
 
+@pytest.fixture
+def own_redis(redis_server: Server, redis_url: str) -> Iterator[OwnServer]:
+    """The server of `redis_url`, for a test that kills it."""
+    if not isinstance(redis_server, OwnServer):
+        pytest.skip("the server is not ours to stop")
+    yield redis_server
+    redis_server.start()
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database; the test runs on both kinds."""

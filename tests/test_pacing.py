@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from services import OwnServer, Server
+from services import OwnServer
 
 from distributor.pacing import (
     FLOOR,
@@ -573,15 +573,6 @@ class TestRedisAway:
             assert pacer.reserve([limit], 100).permits == 5
             own_redis.start()
             assert 29 < pacer.reserve([Limit("mail", rate=100)]).wait <= 30
-
-
-@pytest.fixture
-def own_redis(redis_server: Server, redis_url: str) -> Iterator[OwnServer]:
-    """A server that a test may kill."""
-    if not isinstance(redis_server, OwnServer):
-        pytest.skip("the server is not ours to stop")
-    yield redis_server
-    redis_server.start()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from distributor.abuse.attempts import (
     Verdict,
 )
 from distributor.abuse.guard import SignupGuard
+from distributor.abuse.opening import guard_of
 
 __all__ = [
     "PROOF_FIELD",
@@ -22,4 +23,5 @@ __all__ = [
     "SignupForm",
     "SignupGuard",
     "Verdict",
+    "guard_of",
 ]

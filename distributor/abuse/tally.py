@@ -49,7 +49,7 @@ class MemoryTally:
     KEYS = 50_000
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+        self.now = clock
         self._hits: OrderedDict[str, deque[float]] = OrderedDict()
         self._marks: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class MemoryTally:
         item = item_of(rate)
         cost = cost_of(item, cost)
         with self._lock:
-            now = self._clock()
+            now = self.now()
             hits = self._window(item, key, now)
             if len(hits) + cost > item.amount:
                 return False
@@ -68,14 +68,14 @@ class MemoryTally:
     def wait(self, rate: str, key: str, cost: int = 1) -> float:
         item = item_of(rate)
         with self._lock:
-            now = self._clock()
+            now = self.now()
             hits = self._window(item, key, now)
             excess = len(hits) + cost_of(item, cost) - item.amount
             return hits[excess - 1] + item.get_expiry() - now if excess > 0 else 0.0
 
     def mark(self, key: str, seconds: float) -> bool:
         with self._lock:
-            now = self._clock()
+            now = self.now()
             new = self._marks.pop(key, now) <= now
             self._marks[key] = now + seconds
             _keep(self._marks, self.KEYS)
@@ -83,7 +83,7 @@ class MemoryTally:
 
     def marked(self, keys: Collection[str]) -> bool:
         with self._lock:
-            now = self._clock()
+            now = self.now()
             return any(self._marks.get(key, now) > now for key in keys)
 
     def _window(self, item: RateLimitItem, key: str, now: float) -> deque[float]:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from distributor.settings.fields import Domain, Duration, Frozen, Rate
 
@@ -11,20 +11,14 @@ from distributor.settings.fields import Domain, Duration, Frozen, Rate
 MAILBOX_PROVIDERS = (
     *("qq.com", "vip.qq.com", "foxmail.com", "163.com", "126.com", "yeah.net", "188.com", "vip.163.com"),
     *("sina.com", "sina.cn", "sohu.com", "aliyun.com", "139.com", "189.cn", "wo.cn", "21cn.com", "tom.com"),
-    *(
-        "gmail.com",
-        "googlemail.com",
-        "outlook.com",
-        "hotmail.com",
-        "live.com",
-        "msn.com",
-        "icloud.com",
-        "me.com",
-    ),
-    *("mac.com", "yahoo.com", "yahoo.co.jp", "ymail.com", "aol.com", "proton.me", "protonmail.com", "pm.me"),
-    *("fastmail.com", "gmx.de", "gmx.net", "web.de", "t-online.de", "orange.fr", "free.fr", "laposte.net"),
-    *("mail.ru", "yandex.ru", "yandex.com", "naver.com", "daum.net", "hanmail.net", "zoho.com", "duck.com"),
+    *("gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "live.com", "msn.com", "live.cn"),
+    *("icloud.com", "me.com", "mac.com", "yahoo.com", "yahoo.co.jp", "ymail.com", "aol.com", "zoho.com"),
+    *("proton.me", "protonmail.com", "pm.me", "fastmail.com", "duck.com", "gmx.de", "gmx.net", "web.de"),
+    *("t-online.de", "orange.fr", "free.fr", "laposte.net", "mail.ru", "yandex.ru", "yandex.com"),
+    *("naver.com", "daum.net", "hanmail.net"),
 )
+#: Characters of a secret that nobody guesses, if they are random.
+LEAST_SECRET = 20
 
 
 class AbuseSettings(Frozen):
@@ -48,7 +42,7 @@ class AbuseSettings(Frozen):
     attack_mode: Literal["auto", "on", "off"] = Field(
         "auto", description="ask for a proof of work: while an alarm lasts, always, or never"
     )
-    alarm_address: Rate = Field("2/hour", description="more for one address: a proof of work for this one")
+    alarm_address: Rate = Field("3/hour", description="more for one address: a proof of work for this one")
     alarm_network: Rate = Field("40/hour", description="more from one /24 or /48: a proof from this one")
     alarm_overall: Rate = Field("600/hour", description="more in all: a proof of work from everybody")
     alarm_lasts: Duration = Field(timedelta(minutes=30), description="after the last that was too many")
@@ -63,3 +57,9 @@ class AbuseSettings(Frozen):
         timedelta(seconds=20), description="how long the form must have been open for that"
     )
     secret: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def secret_is_one(self) -> "AbuseSettings":
+        if 0 < len(self.secret.get_secret_value()) < LEAST_SECRET:
+            raise ValueError(f"DISTRIBUTOR_FORM_SECRET: expected {LEAST_SECRET} characters or more")
+        return self
