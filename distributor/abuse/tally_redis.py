@@ -17,7 +17,8 @@ PREFIX = "distributor:signup"
 class RedisTally:
     """While Redis is away each process goes on by itself, from what it has seen: a limit never opens.
 
-    Then an installation of n web processes lets in n times as much at the most, and a proof is good once in each.
+    Then an installation of n web processes lets in n times as much at the most, and a proof is good once in each
+    (and once more when Redis is back).
     """
 
     def __init__(self, redis: Redis, link: RedisLink, clock: Callable[[], float] = time.time) -> None:
@@ -42,11 +43,11 @@ class RedisTally:
         return 0.0 if room else max(shared.reset_time - self._own.now(), 0.0)
 
     def mark(self, key: str, seconds: float) -> bool:
-        new = self._own.mark(key, seconds)
         name, lasts = f"{PREFIX}:{key}", max(int(seconds * 1000), 1)
         # GET besides SET tells who came first, in one step.
         shared = self._link.ask(lambda: [self._redis.set(name, 1, px=lasts, get=True)])
-        return new and (shared is None or shared == [None])
+        new = self._own.mark(key, seconds)  # should Redis go
+        return new if shared is None else shared == [None]
 
     def marked(self, keys: Collection[str]) -> bool:
         names = [f"{PREFIX}:{key}" for key in keys]
