@@ -151,9 +151,16 @@ def _server(distributor: Distributor) -> uvicorn.Server:
     import uvicorn  # noqa: PLC0415 - 0.4 s, with the pages, that only `run` and `web` need
 
     from distributor.web import create_app  # noqa: PLC0415 - as above
+    from distributor.web.limits import punctual  # noqa: PLC0415 - as above
 
     web = distributor.settings.web
     config = uvicorn.Config(
-        create_app(distributor), host=web.host, port=web.port, log_level="warning", access_log=False
+        create_app(distributor),
+        host=web.host,
+        port=web.port,
+        http=punctual(web.receive_time.total_seconds()),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # uvicorn believes whoever connects from this host; web/client.py knows whom to believe
     )
     return uvicorn.Server(config)

@@ -21,6 +21,7 @@ from distributor.pictures import NAME as PICTURE
 from distributor.rendering import template_environment
 from distributor.settings import Settings
 from distributor.site import went_out
+from distributor.web.limits import RequestLimits
 from distributor.web.site import add_site
 
 #: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
@@ -66,6 +67,9 @@ def create_app(distributor: Distributor) -> FastAPI:
         response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         return response
 
+    web = distributor.settings.web
+    # The last one added is the outermost.
+    app.add_middleware(RequestLimits, most=web.most_body, seconds=web.receive_time.total_seconds())
     return app
 
 
