@@ -28,7 +28,7 @@ from distributor.abuse.tally import MemoryTally, Tally
 from distributor.abuse.tally_redis import PREFIX, RedisTally, SharedSecret
 from distributor.redis_link import RedisLink, open_redis
 from distributor.settings import AbuseSettings
-from distributor.settings.signup import MAILBOX_PROVIDERS
+from distributor.settings.abuse import MAILBOX_PROVIDERS
 
 SECRET = b"a secret of thirty-two bytes ..."
 ALLOWED = Verdict(Outcome.ALLOWED)
@@ -737,7 +737,7 @@ class TestOpening:
         assert one.judge(attempt) == ALLOWED
 
     def test_a_given_secret_is_everybody_s(self, project: Project) -> None:
-        settings = project.settings(environment={"DISTRIBUTOR_SIGNUP_SECRET": "twenty characters or more"})
+        settings = project.settings(environment={"DISTRIBUTOR_FORM_SECRET": "twenty characters or more"})
         form = guard_of(settings, no_news).form("203.0.113.7", insist=True)
         attempt = SignupAttempt(ip="203.0.113.7", address="li@qq.com", proof=solved(form.challenge))
         assert guard_of(settings, no_news).judge(attempt) == ALLOWED
@@ -790,5 +790,5 @@ class TestSettings:
             AbuseSettings(per_ip=rate)
 
     def test_a_secret_to_guess_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="DISTRIBUTOR_SIGNUP_SECRET"):
+        with pytest.raises(ValidationError, match="DISTRIBUTOR_FORM_SECRET"):
             AbuseSettings(secret="short")
