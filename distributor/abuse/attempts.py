@@ -71,7 +71,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class SignupForm:
-    """What a form's page carries: `seal` in the hidden field SEAL_FIELD; `challenge`, JSON, or empty when none is asked."""
+    """What a form's page carries; templates/web/guard.html.j2 writes it there.
+
+    seal: for the hidden field SEAL_FIELD.
+    challenge: JSON for the script, or empty when no proof is asked for.
+    wait: seconds after which the form may be sent without the proof.
+    """
 
     seal: str
     challenge: str = ""
+    wait: int = 0

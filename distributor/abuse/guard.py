@@ -1,6 +1,7 @@
 """Whether an attempt to join goes on."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,7 @@ class SignupGuard:
         self.settings, self._secret = settings, secret
         self._tally: Tally = tally or MemoryTally(clock)
         self._quickest, self._longest = settings.quickest.total_seconds(), settings.form_lasts.total_seconds()
+        self._wait = settings.without_script_wait.total_seconds()
         self._alarms = Alarms(settings, self._tally, tell, clock)
         self._seals = Seals(secret, clock)
         self._proofs = Proofs(settings.work, settings.proof_lasts, self._tally, secret=secret, clock=clock)
@@ -47,7 +49,8 @@ class SignupGuard:
     def form(self, ip: str, *, insist: bool = False) -> SignupForm:
         """What a form carries that is shown now. It has a challenge while there is an alarm, or when you `insist`."""
         asks = insist or self._alarms.on(self._crowd(source_of(ip)))
-        return SignupForm(self._seals.new(), self._proofs.challenge() if asks else "")
+        challenge = self._proofs.challenge() if asks else ""
+        return SignupForm(self._seals.new(), challenge, math.ceil(self._wait) if asks else 0)
 
     def judge(self, attempt: SignupAttempt) -> Verdict:
         """Counts the attempt and judges it. The same again may be judged differently: a proof is good once."""
@@ -106,8 +109,7 @@ class SignupGuard:
 
         A program can wait as well. What it gains is one small number for the whole installation.
         """
-        waited = age >= self.settings.without_script_wait.total_seconds()
-        return waited and self._tally.hit(self.settings.without_script, "without_script")
+        return age >= self._wait and self._tally.hit(self.settings.without_script, "without_script")
 
     def _of_the_mailbox(self, attempt: SignupAttempt, cost: int) -> Verdict | None:
         domain = domain_of(attempt.address)
