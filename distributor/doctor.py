@@ -957,6 +957,12 @@ def check_web(context: Context) -> Iterator[Said]:
         yield warn(f"{url} is not https: mail providers want https for one-click unsubscribe", fix)
     else:
         yield ok(url)
+    # We speak no TLS ourselves.
+    if url.startswith("https:") and not context.settings.web.trusted_proxies:
+        yield warn(
+            "a proxy stands in front and is not trusted: to the limits of sign-up, all readers have its address",
+            'set web.trusted_proxies to the networks it comes from, such as ["127.0.0.1/32"]',
+        )
 
 
 def check_site(context: Context) -> Iterator[Said]:

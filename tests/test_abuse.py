@@ -531,6 +531,23 @@ class TestTheForm:
         by_hand = SignupAttempt(ip="203.0.113.7", address="li@readers.example", seal=again.seal)
         assert scene.guard.judge(by_hand) == ALLOWED
 
+    def test_with_no_time_asked_for_the_seal_still_is(self, clock: Clock) -> None:
+        scene = Scene(clock, quickest="0s")
+        assert scene.guard.judge(SignupAttempt(ip="203.0.113.7", address="li@qq.com")) == FORM
+        assert scene.visitor("203.0.113.7").signs_up("li@qq.com", after=0) == ALLOWED
+
+
+anything = st.text(max_size=60) | st.sampled_from(["@", "a@", "@b", "\ud800@\x00", "::ffff:", "1" * 400])
+
+
+@given(anything, anything, anything, anything)
+def test_no_rubbish_breaks_a_judgement(ip: str, address: str, seal: str, proof: str) -> None:
+    guard = SignupGuard(AbuseSettings(), secret=lambda: SECRET)
+    for signed in (False, True):
+        attempt = SignupAttempt(ip=ip, address=address, seal=seal, proof=proof, signed=signed)
+        assert guard.judge(attempt).outcome in {Outcome.CHALLENGE, Outcome.ALLOWED}
+    guard.form(ip)
+
 
 class TestLimits:
     def test_one_ip_has_its_share(self, clock: Clock, tally: Tally) -> None:
@@ -583,6 +600,11 @@ class TestLimits:
         scene = Scene(clock, per_ip="2/hour", per_address="2/day", attack_mode="on")
         sent = [SignupAttempt(ip="203.0.113.7", address="li@qq.com", signed=True) for _ in range(3)]
         assert [scene.guard.judge(each).outcome for each in sent] == ["allowed", "allowed", "limited"]
+        staff = [
+            SignupAttempt(ip="203.0.113.7", address=f"r{number}@company.example", signed=True)
+            for number in range(99)
+        ]
+        assert {scene.guard.judge(each) for each in staff} == {ALLOWED}
         others = [
             SignupAttempt(ip="203.0.113.7", address=f"r{number}@qq.com", signed=True) for number in range(9)
         ]

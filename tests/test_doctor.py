@@ -762,9 +762,16 @@ def test_web_links_must_work_for_readers(tmp_path: Path, base_url: str, sender: 
         sender=sender,
         channels={"email": {}},
         email={"smtp": {"port": free_port()}},
-        web={"base_url": base_url},
+        web={"base_url": base_url, "trusted_proxies": ["192.0.2.0/24"]},
     )
     assert only(look(settings, "web")).level is level
+
+
+def test_a_proxy_in_front_must_be_trusted(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, web={"base_url": "https://daily.internal"})
+    reached, proxy = look(settings, "web")
+    assert (reached.level, proxy.level) == (Level.OK, Level.WARN)
+    assert "web.trusted_proxies" in proxy.fix
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ class SignupGuard:
         )
 
     def _of_a_caller(self, attempt: SignupAttempt) -> Verdict:
-        """A form's server cannot bring a proof, and its visitors are its own to watch; the mailbox is protected all the same."""
-        return self._of_the_domain(attempt) or self._of_the_mailbox(attempt, 1) or ALLOWED
+        """A form's server brings no proof, has visitors of its own to watch, and may have a company's whole staff to sign up."""
+        return self._of_the_domain(attempt) or self._over_address(attempt) or ALLOWED
 
     def _of_the_domain(self, attempt: SignupAttempt) -> Verdict | None:
         if self.settings.disposable == "refuse" and domain_of(attempt.address) in self._disposable:
@@ -96,11 +96,12 @@ class SignupGuard:
     ) -> Verdict | None:
         """None when it is good: by the proof, if it brings one, else by the time it was open."""
         proven = self._proofs.redeem(attempt.proof)
-        age = self._seals.age(attempt.seal) or 0.0
-        if not (proven or self._quickest <= age <= self._longest):
+        age = self._seals.age(attempt.seal)
+        open_for = age if age is not None and self._quickest <= age <= self._longest else None
+        if not proven and open_for is None:
             return Verdict(Outcome.CHALLENGE, Reason.FORM)
         alarm = self._alarms.count(watched) or alarm
-        if alarm and not (proven or self._without_script(age)):
+        if alarm and not (proven or self._without_script(open_for or 0.0)):
             return Verdict(Outcome.CHALLENGE, Reason.ATTACK)
         return None
 
@@ -112,19 +113,23 @@ class SignupGuard:
         return age >= self._wait and self._tally.hit(self.settings.without_script, "without_script")
 
     def _of_the_mailbox(self, attempt: SignupAttempt, cost: int) -> Verdict | None:
-        domain = domain_of(attempt.address)
-        if domain not in self.settings.mailbox_providers and (
-            over := self._over(self.settings.per_domain, "domain", domain, Reason.DOMAIN, cost)
-        ):
-            return over
-        mailbox = mailbox_of(attempt.address)
-        return self._over(self.settings.per_address, "address", mailbox, Reason.ADDRESS, 1)
+        return self._over_domain(domain_of(attempt.address), cost) or self._over_address(attempt)
+
+    def _over_domain(self, domain: str, cost: int) -> Verdict | None:
+        if domain in self.settings.mailbox_providers:
+            return None
+        return self._over(self.settings.per_domain, "domain", domain, Reason.DOMAIN, cost)
+
+    def _over_address(self, attempt: SignupAttempt) -> Verdict | None:
+        return self._over(
+            self.settings.per_address, "address", mailbox_of(attempt.address), Reason.ADDRESS, 1
+        )
 
     def _over(self, rate: str, kind: str, value: str, reason: Reason, cost: int) -> Verdict | None:
         key = key_of(kind, value, self._secret())
         if self._tally.hit(rate, key, cost):
             return None
-        return Verdict(Outcome.LIMITED, reason, max(1, round(self._tally.wait(rate, key, cost))))
+        return Verdict(Outcome.LIMITED, reason, max(1, math.ceil(self._tally.wait(rate, key, cost))))
 
     def _crowd(self, source: Source) -> Sequence[Watched]:
         """What is known of a visitor before the form is filled in."""
