@@ -47,7 +47,7 @@ class AbuseSettings(Frozen):
     alarm_overall: Rate = Field("600/hour", description="more in all: a proof of work from everybody")
     alarm_lasts: Duration = Field(timedelta(minutes=30), description="after the last that was too many")
     work: int = Field(
-        20_000, ge=1, le=1_000_000, description="PBKDF2 rounds a try; a proof takes 256 tries on average"
+        10_000, ge=1, le=1_000_000, description="PBKDF2 rounds a try; a proof takes 256 tries on average"
     )
     proof_lasts: Duration = Field(timedelta(minutes=30), description="how old a solved challenge may be")
     without_script: Rate = Field(
