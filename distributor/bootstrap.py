@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ from distributor.site import Site
 from distributor.webhooks import Webhooks
 
 if TYPE_CHECKING:
+    from distributor.abuse import SignupGuard
     from distributor.doctor import Finding
 
 
@@ -69,6 +71,13 @@ class Distributor:
     post_room: PostRoom
     caller: Caller
     access: Access
+
+    @cached_property
+    def guard(self) -> "SignupGuard":
+        """What keeps sign-ups from being used against others; the web pages alone need it."""
+        from distributor.abuse import guard_of  # noqa: PLC0415 - 0.1 s that only they need
+
+        return guard_of(self.settings, self.alerts.tell, self.audience.secret)
 
     def close(self) -> None:
         self.database.close()

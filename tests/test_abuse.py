@@ -25,7 +25,7 @@ from distributor.abuse.proof import Proofs
 from distributor.abuse.seal import Seals
 from distributor.abuse.sources import Source, key_of, mailbox_of, source_of
 from distributor.abuse.tally import MemoryTally, Tally
-from distributor.abuse.tally_redis import PREFIX, RedisTally, SharedSecret
+from distributor.abuse.tally_redis import PREFIX, RedisTally
 from distributor.redis_link import RedisLink, open_redis
 from distributor.settings import AbuseSettings
 from distributor.settings.abuse import MAILBOX_PROVIDERS
@@ -258,19 +258,6 @@ class TestTallyOnRedis:
             assert [each.hit("1/hour", "a") for each in tallies] == [True, True]
             own_redis.start()
             assert [each.hit("1/hour", "b") for each in tallies] == [True, False]
-
-    def test_the_secret_is_one_for_all_and_stays(self, own_redis: OwnServer) -> None:
-        with open_redis(own_redis.url) as one, open_redis(own_redis.url) as other:
-            first = SharedSecret(one, RedisLink("alone"))
-            second = SharedSecret(other, RedisLink("alone"))
-            assert len(first()) == 64
-            assert first() == second()
-            own_redis.kill()
-            late = SharedSecret(other, RedisLink("alone"))
-            assert first() == second() != late()
-            own_redis.start()
-            late._link._ask_at = 0.0
-            assert late() == first()
 
     def test_no_address_lies_about_in_redis(self, redis_url: str, clock: Clock) -> None:
         with open_redis(redis_url) as client:
@@ -750,20 +737,6 @@ class TestAnAttack:
 
 
 class TestOpening:
-    def test_in_memory_each_process_has_a_secret_of_its_own(self, project: Project) -> None:
-        settings = project.settings()
-        one, other = guard_of(settings, no_news), guard_of(settings, no_news)
-        form = one.form("203.0.113.7", insist=True)
-        attempt = SignupAttempt(ip="203.0.113.7", address="li@qq.com", proof=solved(form.challenge))
-        assert other.judge(attempt) == FORM
-        assert one.judge(attempt) == ALLOWED
-
-    def test_a_given_secret_is_everybody_s(self, project: Project) -> None:
-        settings = project.settings(environment={"DISTRIBUTOR_FORM_SECRET": "twenty characters or more"})
-        form = guard_of(settings, no_news).form("203.0.113.7", insist=True)
-        attempt = SignupAttempt(ip="203.0.113.7", address="li@qq.com", proof=solved(form.challenge))
-        assert guard_of(settings, no_news).judge(attempt) == ALLOWED
-
     @pytest.mark.services
     def test_on_a_broker_processes_share_all(self, project: Project, redis_url: str) -> None:
         settings = project.settings(
@@ -771,7 +744,7 @@ class TestOpening:
             broker={"url": redis_url},
             signup={"abuse": {"per_address": "2/day", "alarm_address": "9/hour", "work": 1}},
         )
-        guards = [guard_of(settings, no_news) for _ in range(3)]
+        guards = [guard_of(settings, no_news, lambda: SECRET) for _ in range(3)]
         form = guards[0].form("203.0.113.7", insist=True)
         proof = solved(form.challenge)
         attempts = [
@@ -786,7 +759,7 @@ class TestOpening:
         settings = project.settings(
             database={"url": "postgresql://db.example/news"}, broker={"url": "redis://127.0.0.1:1/0"}
         )
-        guard = guard_of(settings, no_news)
+        guard = guard_of(settings, no_news, lambda: SECRET)
         signed = SignupAttempt(ip="", address="li@qq.com", signed=True)
         assert sum(guard.judge(signed).allowed for _ in range(20)) == 5
         form = guard.form("203.0.113.7", insist=True)
@@ -810,7 +783,3 @@ class TestSettings:
     def test_no_rates(self, rate: str) -> None:
         with pytest.raises(ValidationError, match="expected a rate such as"):
             AbuseSettings(per_ip=rate)
-
-    def test_a_secret_to_guess_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="DISTRIBUTOR_FORM_SECRET"):
-            AbuseSettings(secret="short")

@@ -69,7 +69,6 @@ class TestCommittedConfig:
             settings.operator.dead_man_url,
             settings.pictures.s3.access_key,
             settings.pictures.s3.secret_key,
-            settings.signup.abuse.secret,
         }
         assert {secret.get_secret_value() for secret in read} == set(environment.values())
 

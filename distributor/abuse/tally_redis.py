@@ -1,6 +1,5 @@
-"""What all web processes share on one Redis: counts (limits' moving windows), marks, and the secret of the forms."""
+"""What all web processes share on one Redis: counts (limits' moving windows) and marks."""
 
-import secrets
 import time
 from collections.abc import Callable, Collection
 
@@ -53,23 +52,3 @@ class RedisTally:
         names = [f"{PREFIX}:{key}" for key in keys]
         shared = self._link.ask(lambda: self._redis.mget(names))
         return self._own.marked(keys) or any(shared or ())
-
-
-class SharedSecret:
-    """A secret that all processes on one Redis agree on. While Redis was never there, each has its own."""
-
-    def __init__(self, redis: Redis, link: RedisLink) -> None:
-        self._redis, self._link = redis, link
-        self._own = secrets.token_hex(32).encode()
-        self._agreed: bytes | None = None
-
-    def __call__(self) -> bytes:
-        if self._agreed is None:
-            self._agreed = self._link.ask(self._agree)
-        return self._agreed or self._own
-
-    def _agree(self) -> bytes:
-        name = f"{PREFIX}:secret"
-        self._redis.set(name, self._own, nx=True)
-        agreed = self._redis.get(name)
-        return agreed if isinstance(agreed, bytes) else self._own

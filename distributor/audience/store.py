@@ -45,6 +45,11 @@ class Store:
             self._key = str(connection.execute(query).scalar_one())
         return self._key
 
+    def secret(self) -> bytes:
+        """The same, from outside a transaction. Raises ServiceDown."""
+        with self.database.read() as connection:
+            return self.key(connection).encode()
+
     def _insert(
         self, connection: Connection, newsletter: str, new: Sequence[tuple[NewSubscriber, str]], now: datetime
     ) -> int:

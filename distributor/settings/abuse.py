@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field
 
 from distributor.settings.fields import Domain, Duration, Frozen, Rate
 
@@ -17,16 +17,10 @@ MAILBOX_PROVIDERS = (
     *("t-online.de", "orange.fr", "free.fr", "laposte.net", "mail.ru", "yandex.ru", "yandex.com"),
     *("naver.com", "daum.net", "hanmail.net"),
 )
-#: Characters of a secret that nobody guesses, if they are random.
-LEAST_SECRET = 20
 
 
 class AbuseSettings(Frozen):
-    """`[signup.abuse]`: what keeps the sign-up form from being used against somebody else's mailbox.
-
-    The secret that forms and proofs of work are signed with comes from DISTRIBUTOR_FORM_SECRET; without one, processes
-    on one Redis agree on a secret there, and a process alone makes one for as long as it runs.
-    """
+    """`[signup.abuse]`: what keeps the sign-up form from being used against somebody else's mailbox."""
 
     per_ip: Rate = Field("30/hour", description="sign-ups from one IPv4 address, or one IPv6 network of /64")
     per_address: Rate = Field("5/day", description="sign-ups for one address, over all newsletters")
@@ -56,10 +50,3 @@ class AbuseSettings(Frozen):
     without_script_wait: Duration = Field(
         timedelta(seconds=20), description="how long the form must have been open for that"
     )
-    secret: SecretStr = SecretStr("")
-
-    @model_validator(mode="after")
-    def secret_is_one(self) -> "AbuseSettings":
-        if 0 < len(self.secret.get_secret_value()) < LEAST_SECRET:
-            raise ValueError(f"DISTRIBUTOR_FORM_SECRET: expected {LEAST_SECRET} characters or more")
-        return self

@@ -201,7 +201,6 @@ class _Secrets:
         "DEAD_MAN_URL": ("operator", "dead_man_url"),
         "S3_ACCESS_KEY": ("pictures", "s3", "access_key"),
         "S3_SECRET_KEY": ("pictures", "s3", "secret_key"),
-        "FORM_SECRET": ("signup", "abuse", "secret"),
         # Not secrets, but what differs between a laptop and a container:
         "SMTP_HOST": ("email", "smtp", "host"),
         "SMTP_PORT": ("email", "smtp", "port"),
