@@ -21,6 +21,7 @@ import dns.resolver
 import dns.rrset
 import pytest
 from PIL import Image
+from services import free_port
 
 from distributor import doctor
 from distributor.doctor import DnsResolver, Finding, Level, LookupFailed, Reading, effective, examine
@@ -103,12 +104,6 @@ def serving(server: socketserver.BaseServer) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class TcpServer(socketserver.ThreadingTCPServer):

@@ -111,11 +111,3 @@ class ScriptedHttp:
         handler.send_header("Content-Length", str(len(answer.body)))
         handler.end_headers()
         handler.wfile.write(answer.body)
-
-
-def closed_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    port: int = server.server_address[1]
-    server.server_close()
-    return port

@@ -15,8 +15,8 @@ from typing import Literal
 import pytest
 from parcels import SENT_DATE, UNSUBSCRIBE, mail, notice
 from pydantic import SecretStr
-from scripted_http import closed_port
 from scripted_smtp import HANG_UP, SILENCE, Mail, Say, ScriptedSmtp
+from services import free_port
 
 from distributor.channels import Channel
 from distributor.channels.email import EmailChannel
@@ -329,7 +329,7 @@ def connection_failure(smtp: Smtp, context: ssl.SSLContext | None = None) -> Sen
 
 
 def test_nobody_listens() -> None:
-    assert connection_failure(settings(closed_port())).kind is Kind.NETWORK
+    assert connection_failure(settings(free_port())).kind is Kind.NETWORK
 
 
 def test_name_that_is_no_name() -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from parcels import telegram
 from pydantic import SecretStr
-from scripted_http import HANG_UP, SILENCE, Answer, ScriptedHttp, closed_port
+from scripted_http import HANG_UP, SILENCE, Answer, ScriptedHttp
+from services import free_port
 
 from distributor.channels import Channel
 from distributor.channels.telegram import TelegramChannel
@@ -70,7 +71,7 @@ def test_the_connection_is_there_before_the_first_message() -> None:
 
 
 def test_a_telegram_that_is_down_stops_the_channel_before_anybody_has_a_try() -> None:
-    down = settings(f"http://127.0.0.1:{closed_port()}")
+    down = settings(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(Unavailable, match="Telegram does not answer") as caught, TelegramTransport(down):
         pass
     assert (caught.value.scope, caught.value.counts) == (Scope.CHANNEL, False)
@@ -341,7 +342,7 @@ def test_silence_after_the_request_is_in_doubt() -> None:
 
 
 def test_nobody_listens_any_more() -> None:
-    opened = TelegramTransport(settings(f"http://127.0.0.1:{closed_port()}"))
+    opened = TelegramTransport(settings(f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(Unavailable) as caught:  # not entered: then it was there a moment ago
         opened.send(telegram())
     assert (caught.value.scope, caught.value.kind, caught.value.counts) == (

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from scripted_http import closed_port
+from services import free_port
 
 from distributor.channels.wechat.store import MemoryStore, SharedStore, open_store
 from distributor.channels.wechat.tokens import Token, Tokens
@@ -155,7 +155,7 @@ def test_accounts_have_tokens_of_their_own() -> None:
 
 @pytest.fixture
 def away() -> SharedStore:
-    return open_store(f"redis://127.0.0.1:{closed_port()}/0")
+    return open_store(f"redis://127.0.0.1:{free_port()}/0")
 
 
 def test_without_redis_everybody_asks(away: SharedStore) -> None:

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 from rendering_samples import DIGEST, make_newsletter, make_post, shared_posts
-from scripted_http import HANG_UP, Answer, ScriptedHttp, closed_port
+from scripted_http import HANG_UP, Answer, ScriptedHttp
+from services import free_port
 
 from distributor.channels import Channel
 from distributor.channels.wechat import WechatChannel
@@ -838,10 +839,10 @@ def test_a_publication_without_a_number_is_in_doubt(world: World, publish_id: ob
 
 
 @pytest.mark.parametrize(
-    ("api", "kind"), [(f"http://127.0.0.1:{closed_port()}", Kind.NETWORK), ("http://[::bad", Kind.CONFIG)]
+    ("api", "kind"), [("http://127.0.0.1:{closed}", Kind.NETWORK), ("http://[::bad", Kind.CONFIG)]
 )
 def test_no_connection(world: World, api: str, kind: Kind) -> None:
-    with scripted(world, api) as opened, pytest.raises(Unavailable) as caught:
+    with scripted(world, api.format(closed=free_port())) as opened, pytest.raises(Unavailable) as caught:
         opened.send(world.parcel())
     assert (caught.value.scope, caught.value.kind, caught.value.counts) == (Scope.CHANNEL, kind, False)
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from parcels import wecom
 from pydantic import SecretStr
-from scripted_http import HANG_UP, SILENCE, Answer, ScriptedHttp, closed_port
+from scripted_http import HANG_UP, SILENCE, Answer, ScriptedHttp
+from services import free_port
 
 from distributor.channels import Channel
 from distributor.channels.wecom import WecomChannel
@@ -191,10 +192,10 @@ def test_silence_after_the_request_is_in_doubt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "kind"), [(f"http://127.0.0.1:{closed_port()}", Kind.NETWORK), ("http://[::bad", Kind.CONFIG)]
+    ("api", "kind"), [("http://127.0.0.1:{closed}", Kind.NETWORK), ("http://[::bad", Kind.CONFIG)]
 )
 def test_no_connection(api: str, kind: Kind) -> None:
-    with transport(api) as opened, pytest.raises(Unavailable) as caught:
+    with transport(api.format(closed=free_port())) as opened, pytest.raises(Unavailable) as caught:
         opened.send(wecom())
     assert (caught.value.scope, caught.value.kind, caught.value.counts) == (Scope.CHANNEL, kind, False)
     assert KEY not in str(caught.value)
