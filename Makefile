@@ -4,6 +4,9 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := test
 
+# Empty is unset: the tests start many processes, and each would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help
 help:  ## List the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +25,7 @@ dev:  ## The same, with what the tests need
 
 .PHONY: test
 test: dev lint types contracts  ## Everything that must hold: lint, types, import contracts, tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 .PHONY: lint
 lint: dev  ## ruff: rules and format

@@ -7,6 +7,8 @@ from typing import Self
 
 import httpx
 
+from distributor.tls import trust
+
 #: httpx raises these before a byte of the request has left.
 NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 #: The configured URL, or its proxy's, is not one.
@@ -44,5 +46,5 @@ class OverHttp:
 
     def _connected(self) -> httpx.Client:
         if self._client is None:
-            self._client = httpx.Client(timeout=self._timeout.total_seconds())
+            self._client = httpx.Client(timeout=self._timeout.total_seconds(), verify=trust())
         return self._client

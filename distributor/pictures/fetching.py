@@ -20,6 +20,7 @@ import httpx
 
 from distributor.errors import PictureError
 from distributor.pictures.picture import MOST_PIXELS, require_picture
+from distributor.tls import trust
 
 #: (host, seconds) → its addresses. Raises OSError when there are none.
 Resolve = Callable[[str, float], Sequence[str]]
@@ -67,7 +68,7 @@ def fetch(
     """
     backend = _CheckedBackend(rules, resolve or by_name_server, network or httpcore.SyncBackend())
     try:
-        with httpcore.ConnectionPool(httpx.create_ssl_context(), network_backend=backend) as pool:
+        with httpcore.ConnectionPool(trust(), network_backend=backend) as pool:
             data = _follow(pool, address, rules)
     except _Refused as refusal:
         raise PictureError(address, str(refusal)) from None

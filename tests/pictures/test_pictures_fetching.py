@@ -24,6 +24,7 @@ from picture_server import CERTIFICATES, PictureServer, Visitor, picture_file
 from distributor.errors import PictureError
 from distributor.pictures import FetchRules, fetch, is_public
 from distributor.pictures.fetching import by_name_server
+from distributor.tls import trust
 
 LOOPBACK = FetchRules(allow_private=True, seconds=5)
 PUBLIC = "93.184.215.14"  # nobody is asked there: the network of these tests leads elsewhere
@@ -480,6 +481,17 @@ def test_the_certificate_is_that_of_the_name_not_of_the_address(monkeypatch: pyt
         assert server.asked[0].headers["Host"] == f"localhost:{server.port}"
         reason = refusal(server.url("/a.png", "other.example"), resolve=resolve)
         assert "certificate" in reason.lower()
+
+
+def test_the_authorities_are_read_once_and_again_when_others_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = trust()
+    assert trust() is usual
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / "localhost.pem"))
+    assert [found["subject"] for found in trust().get_ca_certs()] == [((("commonName", "localhost"),),)]
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert trust() is usual
 
 
 def test_from_https_nothing_leads_to_http(monkeypatch: pytest.MonkeyPatch, server: PictureServer) -> None:

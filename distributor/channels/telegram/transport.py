@@ -33,6 +33,7 @@ from distributor.channels.telegram.words import PART_ADDRESS
 from distributor.errors import Kind, Rejected, Scope, SendError, Unavailable, Unconfirmed
 from distributor.model import Parcel, Receipt
 from distributor.settings import TelegramSettings
+from distributor.tls import trust
 
 logger = logging.getLogger(__name__)
 quiet("httpx")
@@ -109,6 +110,7 @@ def _request(settings: TelegramSettings, connections: int) -> HTTPXRequest:
         connect_timeout=CONNECT_SECONDS,
         pool_timeout=seconds,
         proxy=settings.proxy or None,
+        httpx_kwargs={"verify": trust()},
     )
 
 
