@@ -990,7 +990,7 @@ class TestWatch:
 
     @pytest.mark.parametrize("words", [[], ["--json"]], ids=["lines", "json"])
     def test_a_line_each_time_something_changed(self, shop: Shop, words: list[str]) -> None:
-        shop.sandbox.faults.add(Fault("email", "*", "slow", value=0.4))
+        shop.sandbox.faults.add(Fault("email", "*", "slow", value=1))
         shop.add(*readers(20))
         sending = shop.start("send", "--date", DAY, "--wait", "30s")
         until(lambda: len(shop.inbox) >= 1, 40)

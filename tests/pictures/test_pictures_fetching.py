@@ -488,9 +488,9 @@ def test_the_authorities_are_read_once_and_again_when_others_are_named(
 ) -> None:
     usual = trust()
     assert trust() is usual
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / "localhost.pem"))
-    assert [found["subject"] for found in trust().get_ca_certs()] == [((("commonName", "localhost"),),)]
-    monkeypatch.delenv("SSL_CERT_FILE")
+    with monkeypatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(CERTIFICATES / "localhost.pem"))
+        assert [found["subject"] for found in trust().get_ca_certs()] == [((("commonName", "localhost"),),)]
     assert trust() is usual
 
 
