@@ -233,7 +233,9 @@ def fresh_database(server: Server) -> Iterator[str]:
     """The URL of a new, empty database; it is dropped in the end, whoever is still connected."""
     server.start()
     name = f"test_{secrets.token_hex(6)}"
-    run_sql(server.url, f"CREATE DATABASE {name} TEMPLATE template1 STRATEGY FILE_COPY")  # a third of the time
+    run_sql(
+        server.url, f"CREATE DATABASE {name} TEMPLATE template1 STRATEGY FILE_COPY"
+    )  # a third of the time
     try:
         url = make_url(server.url).set(drivername="postgresql+psycopg", database=name)
         yield url.render_as_string(hide_password=False)
