@@ -1,6 +1,8 @@
 # One command for each chore. `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+# One more than the processors of a small machine: tests wait about as long as they compute.
+PROCESSES ?= 3
 
 .DEFAULT_GOAL := test
 
@@ -25,7 +27,7 @@ dev:  ## The same, with what the tests need
 
 .PHONY: test
 test: dev lint types contracts  ## Everything that must hold: lint, types, import contracts, tests
-	@$(BIN)/pytest --numprocesses 3 --dist worksteal
+	@$(BIN)/pytest --numprocesses $(PROCESSES) --dist worksteal
 
 .PHONY: lint
 lint: dev  ## ruff: rules and format

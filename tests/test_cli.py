@@ -992,7 +992,7 @@ class TestWatch:
     def test_a_line_each_time_something_changed(self, shop: Shop, words: list[str]) -> None:
         shop.sandbox.faults.add(Fault("email", "*", "slow", value=1))
         shop.add(*readers(40))
-        sending = shop.start("send", "--date", DAY, "--wait", "30s")
+        sending = shop.start("send", "--date", DAY, "--wait", "90s")
         until(lambda: len(shop.inbox) >= 1, 40)
         watching = shop.start("status", "--watch", *words)
         assert watching.stdout
