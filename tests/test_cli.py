@@ -135,7 +135,7 @@ def shop(
         yield Shop(project, sandbox, capsys)
 
 
-def finish(process: "subprocess.Popen[str]", seconds: float = 15) -> Done:
+def finish(process: "subprocess.Popen[str]", seconds: float = 40) -> Done:
     """Waits for a process; one that stays longer is killed, and the test fails."""
     try:
         out, err = process.communicate(timeout=seconds)
@@ -147,7 +147,7 @@ def finish(process: "subprocess.Popen[str]", seconds: float = 15) -> Done:
     return Done(process.returncode, out, err)
 
 
-def until(what: Callable[[], object], seconds: float = 15) -> None:
+def until(what: Callable[[], object], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen"
@@ -993,13 +993,13 @@ class TestWatch:
         shop.sandbox.faults.add(Fault("email", "*", "slow", value=1))
         shop.add(*readers(40))
         sending = shop.start("send", "--date", DAY, "--wait", "90s")
-        until(lambda: len(shop.inbox) >= 1, 40)
+        until(lambda: len(shop.inbox) >= 1)
         watching = shop.start("status", "--watch", *words)
         assert watching.stdout
         first = watching.stdout.readline()
         shop.sandbox.faults.clear()  # it has seen the issue under way
-        done = finish(watching, 40)
-        finish(sending, 40)
+        done = finish(watching)
+        finish(sending)
         said = first + done.out
         assert done.status == 0
         if not words:
@@ -1037,7 +1037,7 @@ class TestReconcile:
         shop.add(*readers(8))
         shop.sandbox.faults.add(Fault("email", "*", "slow", value=0.3))
         process = shop.start("send", "--date", DAY)
-        until(lambda: len(shop.inbox) >= 2, 40)
+        until(lambda: len(shop.inbox) >= 2)
         process.send_signal(signal.SIGINT)
         assert finish(process).status == 1
         shop.sandbox.faults.clear()
