@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import insert, or_, select, update
 
 from distributor.db import Database
 from distributor.errors import RequestRefused
+from distributor.model import Permission
 from distributor.tables import api_tokens
 
 #: So that a leaked token is recognised, by people and by scanners.
@@ -19,18 +19,6 @@ PREFIX = "dst_"
 TOKEN_BYTES = 32
 #: `last_used_at` is written this often at most: a look must not cost a write.
 NOTED_EVERY = timedelta(minutes=10)
-
-
-class Permission(StrEnum):
-    """What a token allows: its scopes."""
-
-    SUBSCRIBERS_READ = "subscribers:read"
-    SUBSCRIBERS_WRITE = "subscribers:write"
-    ISSUES_READ = "issues:read"
-    ISSUES_WRITE = "issues:write"  # resend, pause, resume, cancel
-    DELIVERIES_READ = "deliveries:read"
-    EVENTS_READ = "events:read"
-    WEBHOOKS_READ = "webhooks:read"
 
 
 @dataclass(frozen=True, kw_only=True)

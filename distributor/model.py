@@ -155,6 +155,18 @@ class OpenedBy(StrEnum):
     PERSON = "person"
 
 
+class Permission(StrEnum):
+    """What a token of the operators' interface allows: its scopes."""
+
+    SUBSCRIBERS_READ = "subscribers:read"
+    SUBSCRIBERS_WRITE = "subscribers:write"
+    ISSUES_READ = "issues:read"
+    ISSUES_WRITE = "issues:write"  # resend, pause, resume, cancel
+    DELIVERIES_READ = "deliveries:read"
+    EVENTS_READ = "events:read"
+    WEBHOOKS_READ = "webhooks:read"
+
+
 class AiUse(StrEnum):
     """How much of a post a machine wrote, as readers are told (China's labelling measures of 2025; EU AI Act, art. 50)."""
 

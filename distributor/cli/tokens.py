@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from distributor.access import Permission
 from distributor.cli.context import distributor_of
 from distributor.cli.output import AsJson, print_json, print_table, say
+from distributor.model import Permission
 
 app = typer.Typer(
     no_args_is_help=True, help="Tokens of the operators' interface (/api/): create, list, revoke."
