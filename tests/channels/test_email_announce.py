@@ -51,7 +51,8 @@ def outcome(opened: SmtpTransport, parcel: Parcel, then: Parcel | None) -> type[
 
 def outcomes(server: ScriptedSmtp, parcels: Sequence[Parcel]) -> list[type[SendError] | str]:
     """What becomes of each parcel when each but the first was announced."""
-    with transport(server, seconds=0.5) as opened:
+    is_silent = any(SILENCE in replies for replies in server.script.values())
+    with transport(server, seconds=0.5 if is_silent else 5) as opened:
         return [outcome(opened, this, then) for this, then in pairwise((*parcels, None)) if this]
 
 
