@@ -104,10 +104,15 @@ class Installation:
 
     def start(self, *arguments: str) -> Child:
         """A command that goes on until the end of everything, or until it is ended."""
+        return self.start_python("distributor", *arguments)
+
+    def start_python(self, module: str, *arguments: str) -> Child:
+        """The same for any module."""
         self._started += 1
-        name = f"distributor {arguments[0]}"
-        log = self.root / f"{arguments[0]}-{self._started}.log"
-        child = Child(name, command(*arguments), log=log, environment=self.environment, cwd=self.root)
+        name = f"{module} {arguments[0]}"
+        log = self.root / f"{self._started}.log"
+        argv = [sys.executable, "-m", module, *arguments]
+        child = Child(name, argv, log=log, environment=self.environment, cwd=self.root)
         return self._stack.enter_context(child)
 
     def start_workers(self, number: int, concurrency: int) -> list[Child]:
