@@ -6,6 +6,7 @@ the same tables, in one transaction: a sync def, SQLAlchemy Core, a pool of the 
 
 import secrets
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import MetaData, create_engine, insert
 from distributor import tables
 
 #: In the order in which a new reader's rows are written.
-NAMES = ("inbox", "subscribers", "subscriptions", "consents", "links", "letters")
+NAMES = ("inbox", "subscribers", "subscriptions", "consents", "letters")
 COPIES = "; ".join(f"CREATE TABLE bare_{name} (LIKE {name} INCLUDING ALL)" for name in NAMES)
 
 
@@ -41,7 +42,7 @@ def create_app(url: str) -> FastAPI:
             key: Any = copies["subscribers"].c.id
             new = insert(copies["subscribers"]).values(_subscriber(body, now)).returning(key)
             number = connection.execute(new).scalar_one()
-            for name, row in _rows(number, body, now).items():
+            for name, row in _rows(number, body, now):
                 connection.execute(insert(copies[name]).values(row))
         return {"accepted": True}
 
@@ -64,37 +65,31 @@ def _subscriber(body: Body, now: datetime) -> dict[str, Any]:
     }
 
 
-def _rows(subscriber: int, body: Body, now: datetime) -> dict[str, dict[str, Any]]:
+def _rows(subscriber: int, body: Body, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(table, row), each an INSERT: a subscription, its evidence, the letter to confirm and the one to remind."""
     own = {"subscriber_id": subscriber, "newsletter": body.newsletters[0]}
+    token = secrets.token_urlsafe(16)
+    yield (
+        "subscriptions",
+        {**own, "state": "pending", "token": token, "source": "bare", "consent_at": now},
+    )
+    yield "consents", {**own, "kind": "asked", "at": now, "source": "bare", "detail": ""}
+    for kind in ("confirm", "remind"):
+        yield "letters", _letter(own, kind, body.language, now)
+
+
+def _letter(own: dict[str, Any], kind: str, language: str, now: datetime) -> dict[str, Any]:
     return {
-        "subscriptions": {
-            **own,
-            "state": "pending",
-            "token": secrets.token_urlsafe(16),
-            "source": "bare",
-            "consent_at": now,
-        },
-        "consents": {**own, "kind": "asked", "at": now, "source": "bare", "detail": ""},
-        "links": {
-            **own,
-            "hash": secrets.token_hex(32),
-            "purpose": "confirm",
-            "created_at": now,
-            "expires_at": now + timedelta(days=30),
-        },
-        "letters": {
-            **own,
-            "kind": "confirm",
-            "language": body.language,
-            "values": {"confirm": secrets.token_urlsafe(16)},
-            "state": "pending",
-            "tries": 0,
-            "due_at": now,
-            "created_at": now,
-            "relay": "",
-            "code": "",
-            "text": "",
-        },
+        **own,
+        "kind": kind,
+        "language": language,
+        "state": "pending",
+        "tries": 0,
+        "due_at": now + timedelta(days=1),
+        "created_at": now,
+        "relay": "",
+        "code": "",
+        "text": "",
     }
 
 

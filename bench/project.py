@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bench.processes import BenchError, Child, cpu_seconds, say, wait_until
+from bench.processes import ROOT, BenchError, Child, cpu_seconds, say, wait_until
 from bench.report import length_for
 from bench.servers import Broker, Database, as_toml, merged, postgres, valkey
 from bench.sink import Sink
@@ -107,12 +107,13 @@ class Installation:
         return self.start_python("distributor", *arguments)
 
     def start_python(self, module: str, *arguments: str) -> Child:
-        """The same for any module."""
+        """The same for any module of this checkout."""
         self._started += 1
-        name = f"{module} {arguments[0]}"
+        name = f"{module} {arguments[0]}" if module == "distributor" else module
         log = self.root / f"{self._started}.log"
         argv = [sys.executable, "-m", module, *arguments]
-        child = Child(name, argv, log=log, environment=self.environment, cwd=self.root)
+        environment = self.environment | {"PYTHONPATH": str(ROOT)}
+        child = Child(name, argv, log=log, environment=environment, cwd=self.root)
         return self._stack.enter_context(child)
 
     def start_workers(self, number: int, concurrency: int) -> list[Child]:
