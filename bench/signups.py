@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from bench import bare
 from bench.load import Load, load
-from bench.processes import Child, cpu_seconds, free_port, say, wait_until
+from bench.processes import BenchError, Child, cpu_seconds, free_port, say, wait_until
 from bench.project import Installation, installation
 from bench.servers import merged
 
@@ -70,7 +70,7 @@ def _level(
         for side in sides if turn % 2 else reversed(sides):
             ready = _requests(side.path, requests)
             before = _cpu(project, side)
-            loads[side.name].append(load(side.port, ready, level))
+            loads[side.name].append(_all_taken(load(side.port, ready, level)))
             for place, (now, then) in enumerate(zip(_cpu(project, side), before, strict=True)):
                 cpu[side.name][place] += now - then
     found: dict[str, Any] = {}
@@ -88,6 +88,12 @@ def _level(
         f"{level} at once: ours {found['ours']['per_second']:,.0f}/s, bare {found['bare']['per_second']:,.0f}/s"
     )
     return found
+
+
+def _all_taken(done: Load) -> Load:
+    if set(done.statuses) != {"202"}:
+        raise BenchError(f"not every sign-up was taken: {dict(done.statuses)}")
+    return done
 
 
 def _cpu(project: Installation, side: Side) -> tuple[float, float]:

@@ -65,7 +65,11 @@ class SignUpBody(BaseModel):
 
     email: Annotated[
         str, Field(min_length=3, max_length=LONGEST_ADDRESS), CLEAN, AfterValidator(_address)
-    ] = Field(description="the reader's address", examples=["li.wei@readers.example"])
+    ] = Field(
+        description="the reader's address",
+        examples=["li.wei@readers.example"],
+        json_schema_extra={"format": "email"},
+    )
     newsletters: list[Slug] = Field(
         default_factory=list,
         max_length=MOST_TAGS,
