@@ -26,6 +26,8 @@ from distributor.web import create_app
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NEXT_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDX2hpY3Rvcg=="
 OTHER_SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo="
+#: `[signup.abuse]` for tests that sign one address up again and again.
+UNLIMITED = {"per_address": "100000/hour", "per_domain": "100000/hour"}
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,14 @@
 SCHEMATHESIS_EXAMPLES=2000 looks longer.
 """
 
+import json
+import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 import requests
@@ -21,9 +26,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from services import Project
-from serving import SECRET, Served, serving, signed
+from serving import SECRET, UNLIMITED, Served, serving, signed
 
 from distributor.bootstrap import build, prepare
+from distributor.web.problems import SORTS
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +55,9 @@ LOOK = settings(
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     project = Project(tmp_path_factory.mktemp("openapi"))
     environment = {"DISTRIBUTOR_SIGNUP_SHOP_SECRET": SECRET}
-    distributor = build(project.settings(environment=environment, signup={"sources": [{"name": "shop"}]}))
+    distributor = build(
+        project.settings(environment=environment, signup={"sources": [{"name": "shop"}], "abuse": UNLIMITED})
+    )
     prepare(distributor)
     with serving(distributor) as served:
         yield served

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from services import Project
-from serving import SECRET, Served, row_counts, serving, signed
+from serving import SECRET, UNLIMITED, Served, row_counts, serving, signed
 from sqlalchemy import select
 
 from bench.load import load
@@ -32,10 +32,10 @@ def request() -> bytes:
 
 
 @contextmanager
-def storm_site(project: Project, url: str) -> Iterator[Served]:
+def storm_site(project: Project, url: str, abuse: dict[str, str]) -> Iterator[Served]:
     settings = project.settings(
         environment={"DISTRIBUTOR_SIGNUP_SHOP_SECRET": SECRET},
-        signup={"sources": [{"name": "shop"}]},
+        signup={"sources": [{"name": "shop"}], "abuse": abuse},
         database={"url": url},
     )
     distributor = build(settings)
@@ -46,15 +46,17 @@ def storm_site(project: Project, url: str) -> Iterator[Served]:
 
 
 @pytest.mark.timeout(900)
-def test_a_storm_leaves_one_of_everything(project: Project, database_url: str) -> None:
+@pytest.mark.parametrize("limited", [True, False], ids=["with the limiter", "without"])
+def test_a_storm_leaves_one_of_everything(project: Project, database_url: str, *, limited: bool) -> None:
     size = STORM if "sqlite" not in database_url else STORM // 2
-    with storm_site(project, database_url) as site:
+    with storm_site(project, database_url, {} if limited else UNLIMITED) as site:
         done = load(site.port, [request() for _ in range(size)], connections=100)
         counts = row_counts(site.distributor.database)
         with site.distributor.database.read() as connection:
             kinds = sorted(connection.execute(select(letters.c.kind)).scalars())
     log.info("%d in %.1f s, p99 %.0f ms: %s", size, done.seconds, done.percentile(0.99), dict(done.statuses))
-    assert done.statuses == {"202": size}
+    taken = 5 if limited else size  # signup.abuse.per_address
+    assert (done.statuses["202"], done.statuses["429"]) == (taken, size - taken)
     assert (counts["subscribers"], counts["subscriptions"], counts["consents"]) == (1, 1, 1)
     assert kinds == [Letter.CONFIRM, Letter.REMIND]  # the second one is due tomorrow, if nothing happens
-    assert counts["inbox"] == size
+    assert counts["inbox"] == taken

@@ -18,6 +18,7 @@ from serving import (
     NEXT_SECRET,
     OTHER_SECRET,
     SECRET,
+    UNLIMITED,
     Served,
     problem,
     row_counts,
@@ -49,6 +50,7 @@ SETTINGS: Mapping[str, Any] = {
         {"name": "shop"},
         {"name": "church", "scope": "confirmed", "newsletters": ["ai-daily"]},
     ],
+    "abuse": UNLIMITED,
 }
 ENVIRONMENT = {
     "DISTRIBUTOR_SIGNUP_SHOP_SECRET": f"{SECRET} {NEXT_SECRET}",
@@ -338,6 +340,26 @@ class TestRefusing:
 
         response = site.client.post(PATH, content=pieces(), headers=signed(""))
         assert (response.status_code, problem(response)["type"]) == (413, "/docs#too-large")
+
+    def test_too_many_for_one_address(self, tmp_path: Path) -> None:
+        settings = Project(tmp_path).settings(environment=ENVIRONMENT, signup={"sources": [{"name": "shop"}]})
+        distributor = build(settings)
+        prepare(distributor)
+        with serving(distributor) as site:
+            taken = [call(site).status_code for _ in range(5)]
+            before = row_counts(distributor.database)
+            response = call(site)
+            after = row_counts(distributor.database)
+        assert taken == [202] * 5
+        assert (response.status_code, problem(response)["type"]) == (429, "/docs#too-often")
+        assert 0 < int(response.headers["Retry-After"]) <= 86400
+        assert after == before
+
+    def test_an_address_that_lives_for_a_day(self, site: Served) -> None:
+        before = row_counts(site.distributor.database)
+        response = call(site, wish("somebody@mailinator.com"))
+        assert (response.status_code, problem(response)["errors"][0]["pointer"]) == (422, "#/email")
+        assert row_counts(site.distributor.database) == before
 
     def test_without_the_database(self, tmp_path: Path) -> None:
         url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"

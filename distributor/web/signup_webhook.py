@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from distributor.abuse import Outcome, SignupAttempt
 from distributor.audience import Answer, Received, masked
 from distributor.bootstrap import Distributor
 from distributor.dispatch.subscribing import Reception
@@ -100,6 +101,7 @@ class SignupCalls:
     def __init__(self, distributor: Distributor) -> None:
         settings = distributor.settings.signup
         self.reception: Reception = distributor.reception
+        self.guard = distributor.guard
         self.sources: Mapping[str, SignupSource] = {source.name: source for source in settings.sources}
         self.signatures = Signatures(
             {
@@ -173,6 +175,7 @@ class SignupCalls:
 
     def _sign_up(self, wish: Wish, signed: Signed) -> None:
         try:
+            self._judge(wish, signed)
             answer = self.reception.sign_up(wish)
         except RequestRefused:
             raise Problem(
@@ -194,6 +197,21 @@ class SignupCalls:
         )
         if answer is Answer.CONFLICT:
             raise Problem("id-used", "this webhook-id came before, with another body; nothing was done")
+
+    def _judge(self, wish: Wish, signed: Signed) -> None:
+        """What a mailbox may get in a day holds whoever asks. Raises Problem."""
+        attempt = SignupAttempt(ip="", address=wish.address, newsletter=wish.newsletters[0], signed=True)
+        verdict = self.guard.judge(attempt)
+        if verdict.allowed:
+            return
+        log.warning("signup_refused source=%s id=%s why=%s", signed.source, signed.id, verdict.reason)
+        if verdict.outcome is Outcome.LIMITED:
+            wait = {"Retry-After": str(verdict.retry_after)}
+            raise Problem(
+                "too-often", f"too many sign-ups for this {verdict.reason}; nothing was done", headers=wait
+            )
+        wrong = Wrong("#/email", "addresses of this domain live for a day; another one is needed")
+        raise Problem("wrong-fields", "nothing was done; `errors` says what to mend", [wrong])
 
 
 async def _body(request: Request) -> bytes:
