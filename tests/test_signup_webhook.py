@@ -27,8 +27,11 @@ from serving import (
 )
 from sqlalchemy import Table, select
 
+from distributor import doctor
 from distributor.audience import NewSubscriber
 from distributor.bootstrap import build, prepare
+from distributor.cli.serve import _listen
+from distributor.errors import ConfigError
 from distributor.model import ConsentKind, Letter, SubscriptionState, SuppressionReason
 from distributor.tables import (
     consent_texts,
@@ -456,10 +459,30 @@ class TestSettings:
     def test_secrets_that_cannot_work_are_mistakes(
         self, tmp_path: Path, secrets: dict[str, str], said: str
     ) -> None:
-        with pytest.raises(Exception, match=said) as told:
+        with pytest.raises(ConfigError, match=said) as told:
             Project(tmp_path).settings(environment=secrets, signup=SETTINGS)
         assert not any(secret[6:] in str(told.value) for secret in secrets.values())
 
     def test_a_name_stands_there_once(self, tmp_path: Path) -> None:
-        with pytest.raises(Exception, match="twice: shop"):
+        with pytest.raises(ConfigError, match="twice: shop"):
             Project(tmp_path).settings(signup={"sources": [{"name": "shop"}, {"name": "shop"}]})
+
+    def test_a_source_s_newsletters_exist(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="shop: no newsletter is called 'nope'"):
+            Project(tmp_path).settings(signup={"sources": [{"name": "shop", "newsletters": ["nope"]}]})
+
+    def test_the_doctor_names_the_secret_that_is_missing_and_prints_none(self, tmp_path: Path) -> None:
+        environment = {"DISTRIBUTOR_SIGNUP_SHOP_SECRET": SECRET}
+        settings = Project(tmp_path).settings(environment=environment, signup=SETTINGS)
+        shop, church = (doctor.signup_source(source) for source in settings.signup.sources)
+        assert "secrets: 1" in str(shop)
+        assert "DISTRIBUTOR_SIGNUP_CHURCH_SECRET" in str(church)
+        assert SECRET[6:] not in str([*doctor.effective(settings), shop, church])
+
+
+def test_the_pages_port_is_known_to_be_tcp(project: Project) -> None:
+    """asyncio turns Nagle's algorithm off for nothing else, and answers would come 40 ms late."""
+    distributor = build(project.settings(web={"port": free_port()}))
+    with _listen(distributor) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+    distributor.close()
