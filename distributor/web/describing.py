@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -12,11 +13,13 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
+from markupsafe import Markup, escape
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from distributor.web.problems import KIND, SORTS, ProblemDocument, Sort
 
+CODE = re.compile("`([^`]+)`")
 LOOKING = ["GET", "HEAD"]
 REFERENCE = "#/components/schemas/"
 RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
@@ -106,13 +109,15 @@ def _operations(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 "call": f"{method.upper()} {path}",
                 "id": operation["operationId"],
                 "summary": operation["summary"],
-                "description": operation.get("description", ""),
+                "paragraphs": [
+                    _marked(text) for text in operation.get("description", "").split("\n\n") if text
+                ],
                 "parameters": operation.get("parameters", ()),
                 "types": list(content),
                 "fields": _fields(first.get("schema", {})),
                 "examples": [_pretty(body["example"]) for body in content.values() if "example" in body],
                 "answers": [
-                    (status, list(answer.get("content", ())), answer["description"])
+                    (status, list(answer.get("content", ())), _marked(answer["description"]))
                     for status, answer in sorted(operation["responses"].items())
                 ],
             }
@@ -137,6 +142,11 @@ def _kind(field: Mapping[str, Any]) -> str:
     if "maxItems" in field:
         kind += f", up to {field['maxItems']}"
     return kind
+
+
+def _marked(text: str) -> Markup:
+    """`code` as the description writes it."""
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def _pretty(example: object) -> str:

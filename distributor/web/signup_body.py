@@ -84,9 +84,17 @@ class SignUpBody(BaseModel):
         description="of the mails to the reader, zh-CN or en; any other: the newsletter's",
         examples=["zh-CN"],
     )
-    tags: list[Tag] = Field(default_factory=list, max_length=MOST_TAGS, examples=[["beta"]])
+    tags: list[Tag] = Field(
+        default_factory=list,
+        max_length=MOST_TAGS,
+        description="of a new subscription, for segments",
+        examples=[["beta"]],
+    )
     attributes: dict[Tag, Value] = Field(
-        default_factory=dict, max_length=MOST_TAGS, examples=[{"city": "北京"}]
+        default_factory=dict,
+        max_length=MOST_TAGS,
+        description="the same, with values; in forms attributes[city]",
+        examples=[{"city": "北京"}],
     )
     confirm: bool = Field(
         default=False,

@@ -90,6 +90,7 @@ def signup_router(distributor: Distributor) -> APIRouter:
         response_model=Accepted,
         responses=described(*PROBLEMS),
         summary="Sign a reader up",
+        response_description="Taken. It says nothing about the address.",
         openapi_extra={"parameters": SIGNED, "requestBody": request_body(SignUpBody, TYPES)},
     )
     return router
