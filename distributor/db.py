@@ -31,6 +31,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 from sqlalchemy.sql import func
 
 from distributor.errors import ServiceDown
@@ -219,6 +220,10 @@ class Database:
                     "Is it running, and is DISTRIBUTOR_DATABASE_URL (or database.url) right?"
                 ) from error
             raise
+        except NoConnectionLeft as error:
+            raise ServiceDown(
+                f"all connections to the database {self.name} are in use, and none came back in time"
+            ) from error
 
 
 def insert_ignore(

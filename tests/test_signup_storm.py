@@ -60,3 +60,11 @@ def test_a_storm_leaves_one_of_everything(project: Project, database_url: str, *
     assert (counts["subscribers"], counts["subscriptions"], counts["consents"]) == (1, 1, 1)
     assert kinds == [Letter.CONFIRM, Letter.REMIND]  # the second one is due tomorrow, if nothing happens
     assert counts["inbox"] == taken
+
+
+def test_one_call_that_arrives_many_times_at_once_counts_once(project: Project, database_url: str) -> None:
+    with storm_site(project, database_url, UNLIMITED) as site:
+        done = load(site.port, [request()] * 60, connections=20)
+        counts = row_counts(site.distributor.database)
+    assert done.statuses == {"202": 60}
+    assert (counts["inbox"], counts["subscribers"], counts["consents"]) == (1, 1, 1)

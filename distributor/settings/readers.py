@@ -41,7 +41,12 @@ class Signup(Frozen):
         timedelta(hours=24), description='who has not confirmed by then is asked once more; "0s": never'
     )
     tolerance: Duration = Field(
-        timedelta(minutes=5), description="how far a webhook's time may be from our clock"
+        timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        le=timedelta(
+            hours=1
+        ),  # the ids of calls are kept for days: a copy is known for what it is until it is too old
+        description="how far a webhook's time may be from our clock",
     )
     sources: tuple[SignupSource, ...] = ()
     abuse: AbuseSettings = AbuseSettings()
