@@ -8,6 +8,7 @@ from typing import Any
 
 from bench import peers
 from bench import render as rendering
+from bench import signups as joining
 from bench.botapi import BotApi
 from bench.ours import Audience, Setup, check, ended_well, measure, near, watch
 from bench.processes import BenchError, say
@@ -54,8 +55,9 @@ LARGE = Sizes(source=60_000, source_reconnecting=10_000, smtplib=40_000, celery=
 
 
 def quick(plan: Plan) -> Result:
-    """Ours and the peers, small, and the rendering: about a minute on an idle machine."""
-    return {**render(plan), **_compare(plan, plan.recipients or 10_000, SMALL)}
+    """Ours and the peers, small, rendering and sign-ups: under two minutes on an idle machine."""
+    joined = _signups(plan, levels=(16,), requests=1_500, rounds=2)
+    return {**render(plan), "signups": joined, **_compare(plan, plan.recipients or 10_000, SMALL)}
 
 
 def render(plan: Plan) -> Result:
@@ -181,6 +183,34 @@ def pace(plan: Plan) -> Result:
     return {"pace": {**found, "tally": tally, "per_second": histogram, "by_domain": domains}}
 
 
+def signups(plan: Plan) -> Result:
+    """Our sign-up endpoint beside a bare one with as many inserts."""
+    return {"signups": _signups(plan, levels=(1, 8, 32), requests=plan.recipients or 2_000, rounds=3)}
+
+
+def _signups(plan: Plan, levels: Sequence[int], requests: int, rounds: int) -> Result:
+    found = joining.measure(
+        levels, requests, rounds, durable=plan.setup.durable, settings=plan.setup.settings
+    )
+    head = [
+        "sign-ups: at once",
+        "",
+        "calls/s",
+        "p50, ms",
+        "p99, ms",
+        "its CPU, µs",
+        "PostgreSQL's",
+        "ours ÷ bare",
+    ]
+    rows = [
+        (level, name, *each[name].values(), each["ratio"])
+        for level, each in found.items()
+        for name in ("ours", "bare")
+    ]
+    print(table(head, rows))
+    return found
+
+
 def _evenness(asked: int, histogram: Sequence[int]) -> dict[str, float]:
     """Over the whole seconds from the first arrival to the last. A limit's burst goes in the first one."""
     begin, end = active_span(histogram)
@@ -265,4 +295,5 @@ PROFILES: Mapping[str, Callable[[Plan], Result]] = {
     "pace": pace,
     "ours": ours,
     "render": render,
+    "signups": signups,
 }

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bench.processes import BenchError, Child, cpu_seconds, say, wait_until
+from bench.processes import ROOT, BenchError, Child, cpu_seconds, say, wait_until
 from bench.report import length_for
 from bench.servers import Broker, Database, as_toml, merged, postgres, valkey
 from bench.sink import Sink
@@ -104,10 +104,16 @@ class Installation:
 
     def start(self, *arguments: str) -> Child:
         """A command that goes on until the end of everything, or until it is ended."""
+        return self.start_python("distributor", *arguments)
+
+    def start_python(self, module: str, *arguments: str) -> Child:
+        """The same for any module of this checkout."""
         self._started += 1
-        name = f"distributor {arguments[0]}"
-        log = self.root / f"{arguments[0]}-{self._started}.log"
-        child = Child(name, command(*arguments), log=log, environment=self.environment, cwd=self.root)
+        name = f"{module} {arguments[0]}" if module == "distributor" else module
+        log = self.root / f"{self._started}.log"
+        argv = [sys.executable, "-m", module, *arguments]
+        environment = self.environment | {"PYTHONPATH": str(ROOT)}
+        child = Child(name, argv, log=log, environment=environment, cwd=self.root)
         return self._stack.enter_context(child)
 
     def start_workers(self, number: int, concurrency: int) -> list[Child]:

@@ -44,9 +44,11 @@ from distributor.settings import (
     MailRelay,
     Newsletter,
     Settings,
+    SignupSource,
     Smtp,
     WechatAccount,
     relay_password_name,
+    signup_secret_name,
     wechat_names,
     wechat_secret_names,
     wecom_key_name,
@@ -965,6 +967,23 @@ def check_web(context: Context) -> Iterator[Said]:
         )
 
 
+def check_signup(context: Context) -> Iterator[Said]:
+    if not context.settings.signup.sources:
+        yield ok("no system signs readers up by webhook")
+    for source in context.settings.signup.sources:
+        yield signup_source(source)
+
+
+def signup_source(source: SignupSource) -> Said:
+    if not source.secrets:
+        return warn(
+            f"{source.name} has no secret: none of its calls is taken",
+            f'set {signup_secret_name(source.name)} to "whsec_" and 24 to 64 random bytes in base64',
+        )
+    what = "vouches for its readers" if source.scope == "confirmed" else "has its readers asked"
+    return ok(f"{source.name} {what}; secrets: {len(source.secrets)}")
+
+
 def check_site(context: Context) -> Iterator[Said]:
     settings = context.settings
     if settings.site.folder:
@@ -1168,6 +1187,7 @@ CHECKS: Mapping[str, Check] = {
     "clock": check_clock,
     "operator": check_operator,
     "web": check_web,
+    "sign-up": check_signup,
     "site": check_site,
     "sender domain": check_domain,
     "pictures": check_pictures,

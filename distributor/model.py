@@ -212,6 +212,10 @@ class ConsentText:
     language: str
     text: str
 
+    @classmethod
+    def of(cls, text: str, language: str) -> "ConsentText":
+        return cls(version=hashlib.sha256(text.encode()).hexdigest()[:16], language=language, text=text)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Post:

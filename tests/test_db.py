@@ -7,9 +7,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from fakes import DAY, World, make_world
-from sqlalchemy import func, inspect, select, text, update
+from sqlalchemy import create_engine, func, inspect, select, text, update
 
-from distributor.db import Database, insert_ignore
+from distributor.db import Database, insert_ignore, insert_new
 from distributor.errors import ServiceDown
 from distributor.model import IssueState
 from distributor.tables import attempts, deliveries, issues, metadata, suppressions
@@ -104,6 +104,15 @@ class TestSchema:
         assert "hidden" not in str(caught.value)
         assert "127.0.0.1:1/news" in str(caught.value)
 
+    def test_when_every_connection_is_in_use_it_is_as_good_as_down(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        narrow = create_engine(database.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+        monkeypatch.setattr(database, "engine", narrow)
+        with narrow.connect(), pytest.raises(ServiceDown, match="are in use"), database.read():
+            pass
+        narrow.dispose()
+
     def test_says_its_version(self, database: Database) -> None:
         assert database.version().startswith(("sqlite 3.", "postgresql 1"))
 
@@ -134,6 +143,19 @@ class TestValues:
             )
             assert insert_ignore(world.database, suppressions, [row("b"), row("c")], connection) == 1
             assert insert_ignore(world.database, suppressions, [], connection) == 0
+
+    def test_inserting_one_tells_its_id_or_that_it_was_there(self, world: World) -> None:
+        row = {
+            "channel": "email",
+            "address": "a",
+            "reason": "manual",
+            "note": "",
+            "created_at": datetime.now(UTC),
+        }
+        with world.database.write() as connection:
+            number = insert_new(world.database, suppressions, row, connection)
+            assert number == connection.execute(select(suppressions.c.id)).scalar_one()
+            assert insert_new(world.database, suppressions, row, connection) is None
 
     def test_an_exception_rolls_back(self, world: World) -> None:
         def fail_half_way() -> None:

@@ -135,6 +135,21 @@ class TestAsking:
         assert len(rows(world, subscribers)) == len(rows(world, subscriptions)) == 1
         assert kinds(world) == [Letter.CONFIRM]
 
+    def test_words_that_were_rolled_back_are_written_down_the_next_time(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise KeyError("behind the evidence")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.audience, "_ask", fail)
+            with pytest.raises(KeyError):
+                world.audience.sign_up(asking())
+        world.audience.sign_up(asking())
+        world.audience.sign_up(asking("other@readers.example"))
+        assert [row["version"] for row in rows(world, consent_texts)] == [WORDS.version]
+        assert {row["wording"] for row in rows(world, consents)} == {WORDS.version}
+
 
 class TestConfirming:
     def test_begins_the_subscription_with_its_evidence(self, world: World) -> None:

@@ -446,10 +446,6 @@ class TestHardening:
         for rule in ("form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
             assert rule in policy
 
-    def test_there_is_no_description_of_the_interface(self, site: Site) -> None:
-        for path in ("/docs", "/redoc", "/openapi.json"):
-            assert site.client.get(path).status_code == 404
-
     @pytest.mark.parametrize("framing", ["Content-Length: 52428800", "Transfer-Encoding: chunked"])
     def test_a_huge_body_is_not_kept_in_memory(self, site: Site, framing: str) -> None:
         reader = site.subscribe()

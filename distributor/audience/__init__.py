@@ -1,6 +1,6 @@
 """Who could get an issue: subscribers, their subscriptions with consent evidence, and suppressions."""
 
-from distributor.audience.addresses import domain_of, fingerprint, normalise
+from distributor.audience.addresses import domain_of, fingerprint, masked, normalise
 from distributor.audience.imports import Imports, in_batches, read_csv
 from distributor.audience.preferences import Choices, Place, Preferences
 from distributor.audience.query import active, behind, of_domains
@@ -48,6 +48,7 @@ __all__ = [
     "domain_of",
     "fingerprint",
     "in_batches",
+    "masked",
     "normalise",
     "of_domains",
     "read_csv",

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from functools import lru_cache
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -13,11 +14,7 @@ def normalise(channel: str, address: str) -> str:
     """The one spelling of an address on a channel. Raises RequestRefused for what cannot be one."""
     address = address.strip()
     if channel == "email":
-        try:
-            found = validate_email(address, check_deliverability=False, allow_smtputf8=False)
-        except EmailNotValidError as error:
-            raise RequestRefused(f"{address!r} is not an e-mail address: {error}") from None
-        return f"{found.local_part}@{found.ascii_domain}".lower()
+        return _mailbox(address)
     if channel == "telegram" and not re.fullmatch(r"-?\d{1,20}", address):
         raise RequestRefused(f"{address!r} is not a Telegram chat id (a number)")
     if not re.fullmatch(r"[\x21-\x7e]{1,200}", address):
@@ -25,9 +22,25 @@ def normalise(channel: str, address: str) -> str:
     return address
 
 
+@lru_cache(maxsize=1024)
+def _mailbox(address: str) -> str:
+    """Kept for a moment: a sign-up is looked at by the page and by the story, and 80 µs are a tenth of it."""
+    try:
+        found = validate_email(address, check_deliverability=False, allow_smtputf8=False)
+    except EmailNotValidError as error:
+        raise RequestRefused(f"{address!r} is not an e-mail address: {error}") from None
+    return f"{found.local_part}@{found.ascii_domain}".lower()
+
+
 def domain_of(channel: str, address: str) -> str:
     """The recipient domain of an e-mail address; empty on other channels."""
     return address.rpartition("@")[2] if channel == "email" else ""
+
+
+def masked(address: str) -> str:
+    """For the log and for pages: its reader recognises it, nobody else learns it. l•••@example.com; 12•••."""
+    name, at, domain = address.rpartition("@")
+    return f"{name[:1]}•••@{domain}" if at else f"{address[:2]}•••"
 
 
 def fingerprint(key: str, channel: str, address: str) -> str:

@@ -7,14 +7,14 @@ them changes nothing.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from distributor.audience.addresses import domain_of, fingerprint
 from distributor.audience.store import Store, hashed, new_token, subscription_of, subscription_query
 from distributor.audience.values import Answer, Asked, Received, SignUp, Subscription, Visit
-from distributor.db import insert_ignore
+from distributor.db import insert_ignore, insert_new, one_or_many
 from distributor.model import ConsentKind, Letter, LinkPurpose, SubscriptionState, SuppressionReason
 from distributor.tables import (
     consents,
@@ -34,6 +34,14 @@ CONFIRM_EVERY = timedelta(days=1)
 CONFIRM_WITHIN = timedelta(days=30)
 
 
+class _Subscriber(NamedTuple):
+    """Who signs up: when they were last asked to confirm, and whether this very sign-up brought them."""
+
+    id: int
+    asked_at: datetime | None
+    new: bool
+
+
 class SignUps(Store):
     """From the form to the first issue."""
 
@@ -43,14 +51,13 @@ class SignUps(Store):
         Nothing is stored for a suppressed address, nor for a webhook that came before.
         """
         with self.database.write() as connection:
-            now = self.database.now(connection)
+            now, reason = self._look(connection, asked.channel, asked.address)
             if asked.received and (known := self._known(connection, asked.received, now)):
                 return known
-            reason = self._suppression(connection, asked.channel, asked.address)
             if reason and (reason != SuppressionReason.ERASED or asked.vouched):
                 return Answer.SUPPRESSED
-            subscriber, asked_at = self._subscriber(connection, asked, now)
-            found = self._states(connection, subscriber)
+            subscriber = self._subscriber(connection, asked, now)
+            found = {} if subscriber.new else self._states(connection, subscriber.id)
             wanted = [
                 name
                 for name in asked.newsletters
@@ -58,21 +65,18 @@ class SignUps(Store):
             ]
             if not wanted:
                 return Answer.ACTIVE
-            self._add_pending(
-                connection, subscriber, asked, [name for name in wanted if name not in found], now
-            )
+            new = [name for name in wanted if name not in found]
+            self._add_pending(connection, subscriber.id, asked, new, now)
             left = [
                 found[name]
                 for name in wanted
                 if name in found and found[name].state is SubscriptionState.UNSUBSCRIBED
             ]
             if asked.vouched and not left:
-                self._vouch(connection, subscriber, wanted, asked, now, welcome=welcome)
+                self._vouch(connection, subscriber.id, wanted, asked, now, welcome=welcome)
                 return Answer.ACTIVATED
-            self._note_asked(
-                connection, subscriber, asked, [name for name in wanted if name not in found], left, now
-            )
-            return self._ask(connection, subscriber, asked_at, wanted[0], asked, now)
+            self._note_asked(connection, subscriber.id, asked, new, left, now)
+            return self._ask(connection, subscriber, wanted[0], asked, now)
 
     def asked(self, token: str) -> Asked | None:
         """What a confirmation link is about. None for an unknown one, and for an address that must not be used."""
@@ -152,28 +156,29 @@ class SignUps(Store):
         same = connection.execute(query).scalar_one() == received.body_hash
         return Answer.REPEATED if same else Answer.CONFLICT
 
-    def _subscriber(
-        self, connection: Connection, asked: SignUp, now: datetime
-    ) -> tuple[int, datetime | None]:
-        """(its id, when it was last asked to confirm); locked, so that sign-ups of one address go one by one."""
+    def _subscriber(self, connection: Connection, asked: SignUp, now: datetime) -> _Subscriber:
+        """Locked, so that sign-ups of one address go one by one."""
+        row = {
+            "channel": asked.channel,
+            "address": asked.address,
+            "domain": domain_of(asked.channel, asked.address),
+            "name": asked.name,
+            "language": asked.language,
+            "created_at": now,
+            # Nobody else sees the row before it is asked: noted here, that needs no statement of its own.
+            "asked_at": None if asked.vouched else now,
+        }
+        # First, because most are new; whoever inserts the same address at this moment is waited for.
+        if number := insert_new(self.database, subscribers, row, connection):
+            return _Subscriber(number, None, new=True)
         query = select(subscribers.c.id, subscribers.c.asked_at).where(
             subscribers.c.channel == asked.channel, subscribers.c.address == asked.address
         )
         if not self.database.sqlite:
             query = query.with_for_update()
-        row = connection.execute(query).first()
-        if row is None:
-            new = {
-                "channel": asked.channel,
-                "address": asked.address,
-                "domain": domain_of(asked.channel, asked.address),
-                "name": asked.name,
-                "language": asked.language,
-                "created_at": now,
-            }
-            insert_ignore(self.database, subscribers, [new], connection)
-            row = connection.execute(query).one()
-        return row.id, row.asked_at
+        found = connection.execute(query).first()
+        # None: removed between the two statements, by whoever tidies up.
+        return _Subscriber(*found, new=False) if found else self._subscriber(connection, asked, now)
 
     def _states(self, connection: Connection, subscriber: int) -> Mapping[str, Subscription]:
         query = subscription_query(None).where(subscriptions.c.subscriber_id == subscriber)
@@ -187,8 +192,11 @@ class SignUps(Store):
         newsletters: Sequence[str],
         now: datetime,
     ) -> None:
-        for newsletter in newsletters:
-            row = self._pending_row(subscriber, newsletter, asked.source, now)
+        rows = [self._pending_row(subscriber, newsletter, asked.source, now) for newsletter in newsletters]
+        if rows and not (asked.tags or asked.attributes):
+            connection.execute(insert(subscriptions), one_or_many(rows))
+            return
+        for row in rows:
             number = connection.execute(
                 insert(subscriptions).values(row).returning(subscriptions.c.id)
             ).scalar_one()
@@ -236,21 +244,17 @@ class SignUps(Store):
         )
 
     def _ask(
-        self,
-        connection: Connection,
-        subscriber: int,
-        asked_at: datetime | None,
-        newsletter: str,
-        asked: SignUp,
-        now: datetime,
+        self, connection: Connection, subscriber: _Subscriber, newsletter: str, asked: SignUp, now: datetime
     ) -> Answer:
+        number, asked_at = subscriber.id, subscriber.asked_at
         if asked_at and asked_at > now - CONFIRM_EVERY:
             return Answer.WAITS
-        connection.execute(update(subscribers).where(subscribers.c.id == subscriber).values(asked_at=now))
-        self._letter(connection, Letter.CONFIRM, subscriber, newsletter, asked.language, now)
-        if asked.remind_after and (asked_at is None or not self._was_reminded(connection, subscriber)):
+        if not subscriber.new:
+            connection.execute(update(subscribers).where(subscribers.c.id == number).values(asked_at=now))
+        self._letter(connection, Letter.CONFIRM, number, newsletter, asked.language, now)
+        if asked.remind_after and (asked_at is None or not self._was_reminded(connection, number)):
             self._letter(
-                connection, Letter.REMIND, subscriber, newsletter, asked.language, now, asked.remind_after
+                connection, Letter.REMIND, number, newsletter, asked.language, now, asked.remind_after
             )
         return Answer.ASKED
 

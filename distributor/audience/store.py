@@ -2,17 +2,26 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, event, func, insert, or_, select, update
 
 from distributor.audience.addresses import domain_of, fingerprint
 from distributor.audience.values import NewSubscriber, Subscription, Visit
-from distributor.db import Database, insert_ignore
-from distributor.model import ConsentKind, DeliveryState, EventKind, Letter, LinkPurpose, SubscriptionState
+from distributor.db import Database, insert_ignore, one_or_many
+from distributor.model import (
+    ConsentKind,
+    DeliveryState,
+    EventKind,
+    Letter,
+    LinkPurpose,
+    SubscriptionState,
+    SuppressionReason,
+)
 from distributor.tables import (
+    Utc,
     consent_texts,
     consents,
     events,
@@ -27,6 +36,20 @@ from distributor.webhooks import Webhooks
 
 #: 16 random bytes: 22 characters keep `List-Unsubscribe` on one line (facts: RFC 8058 headers, 77 characters).
 TOKEN_BYTES = 16
+#: Versions of consent texts that a process knows to be written down.
+MOST_WORDS = 1000
+
+#: Why nothing may be sent to an address, or to one that was erased; another reason goes before that one.
+SUPPRESSED = (
+    select(suppressions.c.reason)
+    .where(
+        suppressions.c.channel == bindparam("channel"),
+        or_(suppressions.c.address == bindparam("address"), suppressions.c.address == bindparam("erased")),
+    )
+    .order_by(suppressions.c.reason == SuppressionReason.ERASED)
+    .limit(1)
+)
+TIME_AND_SUPPRESSED = select(func.clock_timestamp(type_=Utc()), SUPPRESSED.scalar_subquery())
 
 
 class Store:
@@ -93,12 +116,20 @@ class Store:
 
     def _suppression(self, connection: Connection, channel: str, address: str) -> str | None:
         """Why nothing may be sent there; also when the address itself was erased."""
-        spellings = [address, fingerprint(self.key(connection), channel, address)]
-        return connection.execute(
-            select(suppressions.c.reason).where(
-                suppressions.c.channel == channel, suppressions.c.address.in_(spellings)
-            )
-        ).scalar()
+        return connection.execute(SUPPRESSED, self._spelled(connection, channel, address)).scalar()
+
+    def _look(self, connection: Connection, channel: str, address: str) -> tuple[datetime, str | None]:
+        """(the database's time, `_suppression`), asked for together."""
+        if not self.database.has_clock:
+            return self.database.now(connection), self._suppression(connection, channel, address)
+        moment, reason = connection.execute(
+            TIME_AND_SUPPRESSED, self._spelled(connection, channel, address)
+        ).one()
+        return moment, reason
+
+    def _spelled(self, connection: Connection, channel: str, address: str) -> Mapping[str, str]:
+        erased = fingerprint(self.key(connection), channel, address)
+        return {"channel": channel, "address": address, "erased": erased}
 
     def _one(self, connection: Connection, newsletter: str, channel: str, address: str) -> Subscription:
         query = subscription_query(newsletter).where(
@@ -184,7 +215,7 @@ class Store:
         if words and words.version not in self._known_words:
             row = {"version": words.version, "language": words.language, "text": words.text, "first_at": now}
             insert_ignore(self.database, consent_texts, [row], connection)
-            self._known_words.add(words.version)
+            self._know_words(connection, words.version)
         rows = [
             {
                 "subscriber_id": subscriber,
@@ -199,7 +230,17 @@ class Store:
             for subscriber, newsletter in of
         ]
         if rows:
-            connection.execute(insert(consents), rows)
+            connection.execute(insert(consents), one_or_many(rows))
+
+    def _know_words(self, connection: Connection, version: str) -> None:
+        """From the commit on, and no sooner: evidence must not name words that were rolled back."""
+
+        def remember(_connection: Connection) -> None:
+            if len(self._known_words) >= MOST_WORDS:  # callers may bring words of their own
+                self._known_words.clear()
+            self._known_words.add(version)
+
+        event.listen(connection, "commit", remember, once=True)
 
     def _letter(
         self,
@@ -225,7 +266,7 @@ class Store:
             "code": "",
             "text": "",
         }
-        connection.execute(insert(letters), [row])
+        connection.execute(insert(letters), row)
 
     def _link(
         self,
@@ -246,7 +287,7 @@ class Store:
             "created_at": now,
             "expires_at": now + lasts,
         }
-        connection.execute(insert(links), [row])
+        connection.execute(insert(links), row)
         return token
 
 

@@ -89,6 +89,7 @@ def beat(context: typer.Context) -> None:
 
 def web(context: typer.Context) -> None:
     """Serve the pages behind the mail's links: unsubscribe, view in browser."""
+    logging.getLogger().setLevel(logging.INFO)
     # uvicorn takes the signals while it runs and raises them again at its end; that is no reason to end badly.
     with distributor_of(context) as distributor, stopping_on_signals(threading.Event()):
         _server(distributor).run([_listen(distributor)])
@@ -138,9 +139,12 @@ def _listen(distributor: Distributor) -> socket.socket:
     """The pages' port, taken now: uvicorn would find it taken in its thread, where nobody notices."""
     web = distributor.settings.web
     try:
-        return socket.create_server(
+        listening = socket.create_server(
             (web.host, web.port), family=socket.AF_INET6 if ":" in web.host else socket.AF_INET
         )
+        # Once more from its number: then it knows its protocol, which create_server leaves out, and asyncio turns
+        # Nagle's algorithm off for TCP alone. An answer on a kept connection took 40 ms longer.
+        return socket.socket(fileno=listening.detach())
     except OSError as error:
         raise RequestRefused(
             f"cannot listen on {web.host}:{web.port}: {error.strerror}; set web.port in config/distributor.toml"

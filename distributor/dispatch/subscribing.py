@@ -30,6 +30,8 @@ class Request:
     attributes: Mapping[str, str] = field(default_factory=dict)
     vouched: bool = False
     received: Received | None = None
+    #: The words that were shown to the reader; None: ours (`Reception.wording`); empty: nobody knows them.
+    words: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,8 @@ class Reception:
             raise RequestRefused(f"there is no newsletter {unknown[0]!r}")
         if len(request.address) > LONGEST_ADDRESS:
             raise RequestRefused(f"an address has at most {LONGEST_ADDRESS} characters")
-        language = request.language or self.newsletters[slugs[0]].language
+        own = self.newsletters[slugs[0]].language
+        language = request.language or own
         return SignUp(
             channel=request.channel,
             address=normalise(request.channel, request.address),
@@ -79,9 +82,7 @@ class Reception:
             language=language,
             source=request.source,
             ip=request.ip,
-            wording=self.wording(
-                slugs, self.newsletters[slugs[0]].language if language not in {"zh-CN", "en"} else language
-            ),
+            wording=self._shown(request.words, slugs, language if language in {"zh-CN", "en"} else own),
             vouched=request.vouched,
             remind_after=self.settings.remind_after,
             name=request.name.strip()[:LONGEST_NAME],
@@ -89,3 +90,8 @@ class Reception:
             attributes=request.attributes,
             received=request.received,
         )
+
+    def _shown(self, words: str | None, slugs: Sequence[str], language: str) -> ConsentText | None:
+        if words is None:
+            return self.wording(slugs, language)
+        return ConsentText.of(words, language) if words else None

@@ -1,15 +1,11 @@
 """The words a reader agrees to, with their version."""
 
-import hashlib
 from collections.abc import Sequence
 
 from jinja2 import Environment
 
 from distributor.model import ConsentText
 from distributor.settings import Newsletter
-
-#: Digits of the SHA-256 that name a version.
-VERSION = 16
 
 
 def consent_text(
@@ -23,7 +19,4 @@ def consent_text(
         titles=[newsletter.title for newsletter in newsletters],
         channel=channel,
     )
-    words = text.strip()
-    return ConsentText(
-        version=hashlib.sha256(words.encode()).hexdigest()[:VERSION], language=language, text=words
-    )
+    return ConsentText.of(text.strip(), language)

@@ -314,5 +314,11 @@ def _check_together(settings: Settings) -> None:
         mistakes.append(
             "broker.url: workers on a broker need PostgreSQL: set DISTRIBUTOR_DATABASE_URL=postgresql://…, or leave the broker out"
         )
+    mistakes += [
+        f"signup.sources: {source.name}: no newsletter is called {slug!r} (config/newsletters/{slug}.toml)"
+        for source in settings.signup.sources
+        for slug in source.newsletters
+        if slug not in settings.newsletters
+    ]
     if mistakes:
         raise ConfigError(mistakes)

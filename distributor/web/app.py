@@ -7,11 +7,12 @@ and link previews fetch every link of a mail.
 
 import html
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 
+from distributor.audience import masked
 from distributor.bootstrap import Distributor
 from distributor.dispatch.engine import UNSUBSCRIBE_URL, VIEW_URL
 from distributor.errors import RequestRefused, ServiceDown
@@ -21,7 +22,11 @@ from distributor.pictures import NAME as PICTURE
 from distributor.rendering import template_environment
 from distributor.settings import Settings
 from distributor.site import went_out
+from distributor.web.describing import add_description
+from distributor.web.hardening import DefaultHeaders
 from distributor.web.limits import RequestLimits
+from distributor.web.problems import DATABASE_BACK, add_problems, is_machine, unavailable
+from distributor.web.signup_webhook import signup_router
 from distributor.web.site import add_site
 
 #: Pages bring no script and load nothing from elsewhere; a mail's pictures are its editor's choice.
@@ -34,6 +39,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Robots-Tag": "noindex",
     "Cache-Control": "no-store",
+    "Content-Security-Policy": PAGE_POLICY,
 }
 
 #: Scanners look at links with HEAD; an answer of 405 makes a good link look broken.
@@ -41,8 +47,6 @@ LOOKING = ["GET", "HEAD"]
 #: What no token and no number is; a database may choke on the rest (NUL, numbers beyond 64 bits).
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NUMBER = re.compile(r"[0-9]{1,18}")
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(distributor: Distributor) -> FastAPI:
@@ -55,18 +59,15 @@ def create_app(distributor: Distributor) -> FastAPI:
     app.add_api_route("/issues/{number}", pages.issue, methods=LOOKING, response_class=HTMLResponse)
     if shows_pictures(distributor.settings):
         app.add_api_route("/pictures/{name}", pages.picture, methods=LOOKING, response_class=FileResponse)
+    programs = APIRouter()
+    programs.include_router(signup_router(distributor))
+    app.include_router(programs)
     app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
     add_site(app, distributor, pages.unknown)
     app.add_exception_handler(ServiceDown, _service_down)
-
-    @app.middleware("http")
-    async def harden(request: Request, call_next: Handler) -> Response:
-        response = await call_next(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
-        return response
-
+    add_problems(app)
+    add_description(app, programs, pages.templates)
+    app.add_middleware(DefaultHeaders, headers=HEADERS)
     web = distributor.settings.web
     # The last one added is the outermost.
     app.add_middleware(RequestLimits, most=web.most_body, seconds=web.receive_time.total_seconds())
@@ -96,7 +97,7 @@ class Pages:
         return self._page(
             "unsubscribed" if left else "unsubscribe",
             newsletter=found.newsletter,
-            address=_masked(found.address),
+            address=masked(found.address),
         )
 
     def leave(self, token: str) -> HTMLResponse:
@@ -105,7 +106,7 @@ class Pages:
         found = self.distributor.audience.unsubscribe(token, why) if TOKEN.fullmatch(token) else None
         if found is None:
             return self.unknown()
-        return self._page("unsubscribed", newsletter=found.newsletter, address=_masked(found.address))
+        return self._page("unsubscribed", newsletter=found.newsletter, address=masked(found.address))
 
     def explain(self) -> HTMLResponse:
         """Where the unsubscribe link of the browser's copy leads: that copy belongs to nobody."""
@@ -162,15 +163,11 @@ class Pages:
         )
 
 
-async def _service_down(_request: Request, _error: Exception) -> Response:
+async def _service_down(request: Request, _error: Exception) -> Response:
+    if is_machine(request):
+        return unavailable().answer()
     return PlainTextResponse(
         "Not available right now; please try again in a minute.\n",
         status_code=503,
-        headers={"Retry-After": "60"},
+        headers={"Retry-After": str(DATABASE_BACK)},
     )
-
-
-def _masked(address: str) -> str:
-    """Enough for the reader to recognise it, too little for whoever else holds the link: l•••@example.com."""
-    name, at, domain = address.partition("@")
-    return f"{name[:1]}•••{at}{domain}"
