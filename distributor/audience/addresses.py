@@ -30,6 +30,12 @@ def domain_of(channel: str, address: str) -> str:
     return address.rpartition("@")[2] if channel == "email" else ""
 
 
+def masked(address: str) -> str:
+    """Enough for its reader to recognise it, too little for anybody else: l•••@example.com, •••789 for a chat."""
+    name, at, domain = address.rpartition("@")
+    return f"{name[:1]}•••{at}{domain}" if at else f"•••{address[-3:]}"
+
+
 def fingerprint(key: str, channel: str, address: str) -> str:
     """What is kept of an address that was erased: enough to recognise it, by who has the installation's key."""
     digest = hmac.new(key.encode(), f"{channel}\0{address}".encode(), hashlib.sha256).hexdigest()
