@@ -39,6 +39,7 @@ from distributor.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from distributor.abuse import SignupGuard
+    from distributor.bot import Bot, Poller, Speaker
     from distributor.doctor import Finding
 
 
@@ -142,6 +143,32 @@ def build(
         access=Access(database),
         post_room=PostRoom(engine=engine, outbox=outbox, templates=template_environment(settings.root)),
     )
+
+
+def bot_of(distributor: Distributor) -> "Bot":
+    """What readers say to the Telegram bot is answered here."""
+    from distributor.bot import Bot  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that few commands need
+
+    return Bot(
+        settings=distributor.settings.bot,
+        reception=distributor.reception,
+        engine=distributor.engine,
+        tell=distributor.alerts.tell,
+    )
+
+
+def speaker_of(distributor: Distributor) -> "Speaker":
+    """Sends what the bot answers, at the pace of the channel."""
+    from distributor.bot import Speaker  # noqa: PLC0415 - as above
+
+    return Speaker(distributor.settings, distributor.engine.pacer)
+
+
+def poller_of(distributor: Distributor) -> "Poller":
+    """Asks Telegram for what readers say."""
+    from distributor.bot import Poller  # noqa: PLC0415 - as above
+
+    return Poller(distributor.settings, bot_of(distributor), speaker_of(distributor), distributor.alerts.tell)
 
 
 def tune_interpreter() -> None:

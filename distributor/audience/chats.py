@@ -116,10 +116,7 @@ class Chats(Choices):
             now = self.database.now(connection)
             self._hear(connection, said, now)
             used = connection.execute(
-                update(links)
-                .where(*_usable(token, now))
-                .values(used_at=now)
-                .returning(links.c.subscriber_id)
+                update(links).where(*_usable(token, now)).values(used_at=now).returning(links.c.subscriber_id)
             ).scalar()
             linked = None if used is None else self._linked(connection, used)
             if linked is None:

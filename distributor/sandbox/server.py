@@ -53,6 +53,7 @@ class Sandbox:
         self.inbox = Inbox(folder)
         self.faults = Faults(faults)
         self._telegram = TelegramApi(self.inbox, self.faults, limits)
+        self.talking = self._telegram.talking
         self._wecom = WecomRobot(self.inbox, self.faults, limits)
         self._wechat = WechatApi(self.inbox, self.faults)
         try:
@@ -80,6 +81,7 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._smtp.stop()
+        self.talking.close()
         self._http.stop()
         self.inbox.close()
 
