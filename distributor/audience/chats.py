@@ -137,7 +137,8 @@ class Chats(Choices):
         """Ends everything a chat gets. Whether there was anything."""
         with self.database.write() as connection:
             now = self.database.now(connection)
-            row = self._hear(connection, said, now)
+            if (row := self._hear(connection, said, now)) is None:
+                self._remember(connection, said, "", now)  # as in block_chat
             found = self._states(connection, row.id) if row else {}
             going = [one for one in found.values() if one.state is not SubscriptionState.UNSUBSCRIBED]
             for one in going:

@@ -169,7 +169,7 @@ class Talking:
             self._number += 1
             update = {"update_id": self._number, **what}
             self.updates.append(update)
-            self.said[chat].append(Said(at=datetime.now(UTC).isoformat(), text=text))
+            self.said[chat].append(Said(at=datetime.now(UTC).isoformat(timespec="milliseconds"), text=text))
             if next(iter(what)) in listener.allowed:
                 listener.waiting.append(update)
             self._changed.notify_all()
@@ -285,3 +285,18 @@ def _details(status: str) -> dict[str, Any]:
     if status == "kicked":
         return {"until_date": 0}
     return dict.fromkeys(RIGHTS, True) if status == "administrator" else {}
+
+
+def act(talking: Talking, chat: str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a page or a program wants a user to do. Raises Unknown, KeyError, ValueError."""
+    do, language = str(wanted["do"]), str(wanted.get("language", "zh-hans"))
+    if do == "say":
+        return talking.say(chat, str(wanted["text"]), language=language)
+    if do == "press":
+        message, label = int(wanted["message"]), str(wanted.get("label", ""))
+        return talking.press(chat, str(wanted["data"]), message, language=language, label=label)
+    if do in {"block", "unblock"}:
+        return talking.block(chat) if do == "block" else talking.unblock(chat)
+    if do == "move":
+        return talking.move(chat, str(wanted["status"]), title=str(wanted.get("title", "A group")))
+    raise ValueError(f"nobody does {do!r}")
