@@ -713,7 +713,9 @@ def check_bot(context: Context) -> Iterator[Said]:
     try:
         yield from _bot_said(settings, _asked_bot(context, "getMe"), _asked_bot(context, "getWebhookInfo"))
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError, OSError) as error:
-        yield fail(f"cannot be asked about its webhook: {type(error).__name__}", "see the line above on Telegram")
+        yield fail(
+            f"cannot be asked about its webhook: {type(error).__name__}", "see the line above on Telegram"
+        )
 
 
 def _bot_newsletters(settings: Settings) -> list[str]:

@@ -5,7 +5,7 @@ Telegram for updates, `webhook` tells Telegram where to bring them (distributor/
 """
 
 from distributor.bot.hearing import UPDATES, Update, read
-from distributor.bot.polling import Poller, polling
+from distributor.bot.polling import Poller
 from distributor.bot.speaking import Speaker
 from distributor.bot.stories import Bot
 from distributor.bot.webhook import (
@@ -26,7 +26,6 @@ __all__ = [
     "Update",
     "WebhookStatus",
     "delete_webhook",
-    "polling",
     "read",
     "set_webhook",
     "webhook_status",

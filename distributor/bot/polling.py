@@ -2,10 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
 
 from telegram.error import Conflict, TelegramError
 
@@ -32,20 +33,33 @@ CONFLICT_WAIT = 30.0
 
 
 class Poller:
-    """Asks until `stop` is set. An update is confirmed to Telegram once it is done with, so none is lost with us."""
+    """A context manager: asks in a thread of its own, and at the end sends the replies that wait.
 
-    def __init__(
-        self, settings: Settings, bot: Bot, speaker: Speaker, tell: Tell, stop: threading.Event | None = None
-    ) -> None:
+    An update is confirmed to Telegram once it is done with, so none is lost with us.
+    """
+
+    def __init__(self, settings: Settings, bot: Bot, speaker: Speaker, tell: Tell) -> None:
         self.settings, self.bot, self.speaker, self.tell = settings, bot, speaker, tell
-        self.stop = stop or threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bot-polling")
         self._offset: int | None = None
         self._failures = 0
         self._introduced = False
 
-    def run(self) -> None:
-        while not self.stop.is_set():
-            self.stop.wait(self._round())
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.speaker.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._stop.wait(self._round())
 
     def _round(self) -> float:
         """Asks once and does what came; returns the seconds to wait before the next question."""
@@ -86,7 +100,7 @@ class Poller:
         question = thread.submit(
             thread.bot.do_api_request("getupdates", api_kwargs=asked, read_timeout=patience)
         )
-        while not self.stop.is_set():
+        while not self._stop.is_set():
             try:
                 found: Any = question.result(LOOK)
             except NotYet:
@@ -139,16 +153,3 @@ class Poller:
     @property
     def _secret(self) -> str:
         return self.settings.telegram.token.get_secret_value()
-
-
-@contextmanager
-def polling(poller: Poller) -> Iterator[None]:
-    """Asks in a thread of its own; at the end it sends the replies that wait."""
-    thread = threading.Thread(target=poller.run, name="bot-polling")
-    thread.start()
-    try:
-        yield
-    finally:
-        poller.stop.set()
-        thread.join()
-        poller.speaker.close()

@@ -59,7 +59,6 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 def poll(context: typer.Context) -> None:
     """Ask Telegram for what readers say, until Ctrl-C: beside workers, which do not; `distributor run` does it itself."""
     from distributor.bootstrap import poller_of  # noqa: PLC0415 - cli/__init__.py
-    from distributor.bot import polling  # noqa: PLC0415 - cli/__init__.py
 
     logging.getLogger().setLevel(logging.INFO)
     with distributor_of(context) as distributor:
@@ -68,6 +67,6 @@ def poll(context: typer.Context) -> None:
                 f'bot.mode is "{distributor.settings.bot.mode}": set it to "polling" in config/distributor.toml'
             )
         stop = threading.Event()
-        with stopping_on_signals(stop), polling(poller_of(distributor)):
+        with stopping_on_signals(stop), poller_of(distributor):
             say("asking Telegram for what readers say; Ctrl-C stops")
             stop.wait()

@@ -125,14 +125,13 @@ def sandbox(
         ) from None
 
 
-def _heard_by_polling(distributor: Distributor) -> AbstractContextManager[None]:
+def _heard_by_polling(distributor: Distributor) -> AbstractContextManager[object]:
     """What readers say to the bot, with bot.mode = "polling"."""
     if distributor.settings.bot.mode != "polling":
         return nullcontext()
     from distributor.bootstrap import poller_of  # noqa: PLC0415 - cli/__init__.py
-    from distributor.bot import polling  # noqa: PLC0415 - 0.3 s that only a bot needs
 
-    return polling(poller_of(distributor))
+    return poller_of(distributor)
 
 
 def _with_broker(distributor: Distributor) -> Distributor:

@@ -39,9 +39,7 @@ class Talker:
             settings=Signup(),
             templates=template_environment(),
         )
-        self.bot = Bot(
-            settings=self.settings, reception=reception, engine=self.world.engine, tell=self._tell
-        )
+        self.bot = Bot(settings=self.settings, reception=reception, engine=self.world.engine, tell=self._tell)
 
     def _tell(self, key: str, subject: str, text: str) -> bool:
         new = key not in [known for known, _, _ in self.told]
@@ -105,9 +103,7 @@ def make_talker(database: Database, **settings: Any) -> Talker:
     daily = make_newsletter({"email": {}, "telegram": {}}, title="早报 <A&B>")
     weekly = make_newsletter({"email": {}, "telegram": {}}, slug="weekly", title="Weekly", language="en")
     mail = make_newsletter({"email": {}}, slug="letter", title="Mail only")
-    world = make_world(
-        database, channels=[FakeChannel("telegram"), FakeChannel("email")], newsletter=daily
-    )
+    world = make_world(database, channels=[FakeChannel("telegram"), FakeChannel("email")], newsletter=daily)
     known = {one.slug: one for one in (daily, weekly, mail)}
     world.engine = replace(world.engine, newsletters=known)
     return Talker(world, BotSettings(username=USERNAME, newsletters=("daily",), **settings))

@@ -1,6 +1,5 @@
 """The poller against the sandbox: updates are confirmed once they are done with, and trouble costs only time."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 from services import Project
 
 from distributor.bootstrap import Distributor, bot_of, build, prepare, speaker_of
-from distributor.bot import Bot, Poller, polling, set_webhook
+from distributor.bot import Bot, Poller, set_webhook
 from distributor.channels.telegram.transport import close_bots
 from distributor.errors import ServiceDown
 from distributor.sandbox.faults import Fault
@@ -44,10 +43,8 @@ def distributor(project: Project, sandbox: Sandbox) -> Iterator[Distributor]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`distributor.bot.polling` is a function's name as well as its module's."""
-    module = sys.modules["distributor.bot.polling"]
     for name, value in (("FIRST_WAIT", 0.02), ("CONFLICT_WAIT", 0.05), ("LOOK", 0.02), ("LONGEST_WAIT", 0.2)):
-        monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(f"distributor.bot.polling.{name}", value)
 
 
 def poller_for(distributor: Distributor, bot: Bot | None = None) -> Poller:
@@ -72,7 +69,7 @@ def gets(distributor: Distributor, chat: str = LI) -> set[str]:
 
 
 def test_what_readers_say_is_heard_and_answered(distributor: Distributor, sandbox: Sandbox) -> None:
-    with polling(poller_for(distributor)):
+    with poller_for(distributor):
         sandbox.talking.say(LI, "/start")
         until(lambda: sandbox.inbox.entries("telegram", LI))
         assert gets(distributor) == {"ai-daily"}
@@ -85,7 +82,7 @@ def test_what_readers_say_is_heard_and_answered(distributor: Distributor, sandbo
 
 def test_it_ends_at_once_in_the_middle_of_a_long_question(distributor: Distributor, sandbox: Sandbox) -> None:
     poller = poller_for(distributor)
-    with polling(poller):
+    with poller:
         until(lambda: sandbox.talking._listeners["123456"].question)
         began = time.monotonic()
     assert time.monotonic() - began < 3
@@ -105,7 +102,7 @@ def test_an_update_is_confirmed_only_when_it_is_done(distributor: Distributor, s
     shaky = Shaky(settings=real.settings, reception=real.reception, engine=real.engine, tell=real.tell)
     sandbox.talking.say(LI, "/start")
     sandbox.talking.say(LI, "/stop")
-    with polling(poller_for(distributor, shaky)):
+    with poller_for(distributor, shaky):
         until(lambda: len(sandbox.inbox.entries("telegram", LI)) == 2)
     texts = [entry.content["text"] for entry in sandbox.inbox.entries("telegram", LI)]
     assert ["已为你订阅" in texts[0], "已退订" in texts[1]] == [True, True]
@@ -114,11 +111,11 @@ def test_an_update_is_confirmed_only_when_it_is_done(distributor: Distributor, s
 def test_a_restart_does_nothing_twice(distributor: Distributor, sandbox: Sandbox) -> None:
     """Killed before the offset reached Telegram: the update comes again, and is known."""
     update = sandbox.talking.say(LI, "/start")
-    with polling(poller_for(distributor)):
+    with poller_for(distributor):
         until(lambda: sandbox.inbox.entries("telegram", LI))
     sandbox.talking._listeners["123456"].waiting.insert(0, update)
     sandbox.talking.say("42002", "/start")
-    with polling(poller_for(distributor)):
+    with poller_for(distributor):
         until(lambda: sandbox.inbox.entries("telegram", "42002"))
     assert len(sandbox.inbox.entries("telegram", LI)) == 1
 
@@ -137,14 +134,14 @@ def test_an_update_that_breaks_us_holds_up_nobody(distributor: Distributor, sand
     odd = sandbox.talking.say(LI, "/start")
     odd["message"]["date"] = "soon"
     sandbox.talking.say("42002", "/start")
-    with polling(poller_for(distributor, broken)):
+    with poller_for(distributor, broken):
         until(lambda: sandbox.inbox.entries("telegram", "42002"))
     assert gets(distributor) == set()
 
 
 def test_a_second_poller_is_told_to_the_operator_once(distributor: Distributor) -> None:
-    with polling(poller_for(distributor)), polling(poller_for(distributor)):
-        until(lambda: distributor.notices.listing())
+    with poller_for(distributor), poller_for(distributor):
+        until(distributor.notices.listing)
     found = distributor.notices.listing()
     assert len({notice.key for notice in found}) == 1
     assert "Two programs ask" in found[0].subject
@@ -153,11 +150,9 @@ def test_a_second_poller_is_told_to_the_operator_once(distributor: Distributor) 
 
 def test_a_webhook_that_is_still_set_is_told(distributor: Distributor, sandbox: Sandbox) -> None:
     settings = distributor.settings
-    set_webhook(
-        settings.model_copy(update={"bot": settings.bot.model_copy(update={"mode": "webhook"})})
-    )
-    with polling(poller_for(distributor)):
-        (notice,) = until(lambda: distributor.notices.listing())
+    set_webhook(settings.model_copy(update={"bot": settings.bot.model_copy(update={"mode": "webhook"})}))
+    with poller_for(distributor):
+        (notice,) = until(distributor.notices.listing)
     assert "distributor bot delete-webhook" in notice.body
 
 
@@ -169,7 +164,7 @@ def test_trouble_costs_only_time(
     sandbox.talking.say(LI, "/start")
     if trouble == "bad-token":
         sandbox.faults.add(Fault("telegram", "123456", "bad-token", times=2))
-        with polling(poller_for(distributor)):
+        with poller_for(distributor):
             until(lambda: gets(distributor))
     else:
         settings = distributor.settings
@@ -178,7 +173,7 @@ def test_trouble_costs_only_time(
         )
         poller = poller_for(distributor)
         poller.settings = away
-        with polling(poller):
+        with poller:
             until(lambda: poller._failures >= 3)
             poller.settings = settings
             until(lambda: gets(distributor))

@@ -18,7 +18,9 @@ from distributor.model import DeliveryState, SuppressionReason
 #: Where the SQL differs; making an empty database on PostgreSQL takes longer than the test.
 ON_BOTH = pytest.mark.parametrize("database", BOTH, indirect=True)
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-LANGUAGES = pytest.mark.parametrize(("code", "language"), [("zh-hans", "zh-CN"), ("en-GB", "en"), ("de", "zh-CN")])
+LANGUAGES = pytest.mark.parametrize(
+    ("code", "language"), [("zh-hans", "zh-CN"), ("en-GB", "en"), ("de", "zh-CN")]
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,8 @@ class TestStart:
 
 @ON_BOTH
 class TestConnecting:
-    @LANGUAGES
-    def test_a_link_binds_the_chat_and_subscribes_it(self, talker: Talker, code: str, language: str) -> None:
+    @pytest.mark.parametrize("code", ["zh-hans", "en"])
+    def test_a_link_binds_the_chat_and_subscribes_it(self, talker: Talker, code: str) -> None:
         reader = talker.reader()
         said = talker.says(f"/start {talker.link(reader)}", language=code)
         assert "l•••@readers.example" in said
@@ -153,8 +155,8 @@ class TestConnecting:
 
 @ON_SQLITE
 class TestStop:
-    @LANGUAGES
-    def test_it_ends_everything_in_this_chat_alone(self, talker: Talker, code: str, language: str) -> None:
+    @pytest.mark.parametrize("code", ["zh-hans", "en"])
+    def test_it_ends_everything_in_this_chat_alone(self, talker: Talker, code: str) -> None:
         reader = talker.reader()
         talker.says(f"/start {talker.link(reader)}")
         talker.presses(button(talker, "Weekly"))
@@ -219,7 +221,7 @@ class TestSettings:
         assert (shown.edits, shown.keyboard[1][0].label) == (7, "✅ Weekly")
         assert talker.bot.reception.wording(["weekly"], "zh-CN", "telegram").text in shown.text
         assert talker.gets() == {"daily", "weekly"}
-        assert [one.text for one in talker.presses(off)][0] == "已关闭"
+        assert next(one.text for one in talker.presses(off)) == "已关闭"
         assert talker.gets() == {"weekly"}
         assert [row[:2] for row in talker.consents()] == [
             ("daily", "confirmed"),
@@ -243,7 +245,17 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         "data",
-        ["", "|", "on:weekly", "on:weekly|", "on:weekly|AAAA", "language:en|x", "\x00|\x00", "x" * 64, "中|文"],
+        [
+            "",
+            "|",
+            "on:weekly",
+            "on:weekly|",
+            "on:weekly|AAAA",
+            "language:en|x",
+            "\x00|\x00",
+            "x" * 64,
+            "中|文",
+        ],
     )
     def test_what_we_did_not_write_changes_nothing(self, talker: Talker, data: str) -> None:
         talker.says("/start")
@@ -291,7 +303,9 @@ class TestToday:
         talker.says("/start", WANG)
         world.open(slug="older", guarded=False)
         world.drain("telegram")
-        issue = world.open(world.engine.ledger.issues()[0].local_date + timedelta(days=1), "newest", guarded=False)
+        issue = world.open(
+            world.engine.ledger.issues()[0].local_date + timedelta(days=1), "newest", guarded=False
+        )
         world.drain("telegram")
         sent = world.engine.channels["telegram"].accepted  # type: ignore[attr-defined]
         sent.clear()
@@ -440,7 +454,9 @@ class TestOrder:
 class TestOtherThings:
     @LANGUAGES
     @pytest.mark.parametrize("text", ["/help", "hello", "/unknown", "/", "你好", "<b>x</b>", "/star t"])
-    def test_anything_else_gets_a_short_help(self, talker: Talker, code: str, language: str, text: str) -> None:
+    def test_anything_else_gets_a_short_help(
+        self, talker: Talker, code: str, language: str, text: str
+    ) -> None:
         assert talker.says(text, language=code) == WORDS[language].help
 
     def test_small_talk_is_answered_once(self, talker: Talker) -> None:
@@ -483,9 +499,7 @@ class TestOtherThings:
 
     def test_a_destination_of_ours_is_told_each_time(self, talker: Talker) -> None:
         known = dict(talker.world.engine.newsletters)
-        tables = known["daily"].channel_settings.model_copy(
-            update={"telegram": telegram_with("-100500")}
-        )
+        tables = known["daily"].channel_settings.model_copy(update={"telegram": telegram_with("-100500")})
         known["daily"] = known["daily"].model_copy(update={"channel_settings": tables})
         object.__setattr__(talker.bot.reception, "newsletters", known)
         for minute, status in enumerate(["member", "administrator", "kicked", "member"]):

@@ -1,5 +1,6 @@
 """Readers talk to the bot over HTTP: the sandbox as Telegram, our web app, the channel's transport, the engine."""
 
+import asyncio
 import json
 import threading
 import time
@@ -27,6 +28,7 @@ from distributor.sandbox.faults import Fault
 from distributor.sandbox.inbox import Entry
 from distributor.sandbox.limits import UNLIMITED
 from distributor.sandbox.server import Sandbox
+from distributor.sandbox.talking import Talking
 from distributor.settings import Settings
 from distributor.web import create_app
 
@@ -79,7 +81,8 @@ class Served:
 
     def answers(self, number: int = 1, chat: str = LI) -> list[Entry]:
         """The messages in a chat, once there are so many."""
-        return until(lambda: found if len(found := self.messages(chat)) >= number else None)
+        until(lambda: len(self.messages(chat)) >= number)
+        return self.messages(chat)
 
     def messages(self, chat: str = LI) -> list[Entry]:
         return [entry for entry in self.sandbox.inbox.entries("telegram", chat) if entry.accepted]
@@ -87,7 +90,9 @@ class Served:
     def brings(self, update: Mapping[str, Any] | bytes | str, secret: str | None = SECRET) -> httpx.Response:
         """A call as Telegram makes it, or as somebody else does."""
         body = json.dumps(update).encode() if isinstance(update, Mapping) else update
-        return self.client.post(PATH, content=body, headers={} if secret is None else {HEADER: secret.encode()})
+        return self.client.post(
+            PATH, content=body, headers=headers_of(secret)
+        )
 
     def gets(self, chat: str = LI) -> set[str]:
         known = self.distributor.audience.chat(chat)
@@ -102,6 +107,10 @@ class Served:
         issue, _ = open_issue(engine, newsletter, post, post.date.date(), by=OpenedBy.PERSON)
         write_audience(engine, issue)
         return issue
+
+
+def headers_of(secret: str | None) -> list[tuple[bytes, bytes]]:
+    return [] if secret is None else [(HEADER.encode(), secret.encode())]
 
 
 def until(found: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -180,12 +189,43 @@ def test_an_update_that_was_not_taken_comes_again(served: Served) -> None:
     assert served.gets() == {"ai-daily"}
 
 
+class Called:
+    """The web app alone, called in this process: nothing is sent."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.distributor = build(settings)
+        prepare(self.distributor)
+        self.app = create_app(self.distributor)
+
+    def brings(self, body: bytes, secret: str | None = SECRET) -> httpx.Response:
+        async def story() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://news.example") as client:
+                return await client.post(PATH, content=body, headers=headers_of(secret))
+
+        return asyncio.run(story())
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Called]:
+    project = Project(tmp_path_factory.mktemp("called"))
+    settings = project.settings(
+        newsletter={"channels": {"telegram": {}}},
+        environment={"DISTRIBUTOR_TELEGRAM_WEBHOOK_SECRET": SECRET},
+        bot={"mode": "webhook"},
+    )
+    made = Called(settings)
+    yield made
+    made.distributor.close()
+
+
 @pytest.mark.parametrize("secret", [None, "", "wrong", SECRET + "x", SECRET.upper(), "早"])
-def test_without_the_secret_nothing_is_heard(served: Served, secret: str | None) -> None:
-    answer = served.brings(served.users.say(LI, "/start", bot="123456"), secret)
+def test_without_the_secret_nothing_is_heard(called: Called, secret: str | None) -> None:
+    update = Talking().say(LI, "/start", bot="123456")
+    answer = called.brings(json.dumps(update).encode(), secret)
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
     assert answer.json()["title"] == "Unauthorized"
-    assert served.gets() == set()
+    assert called.distributor.audience.chat(LI).active == set()
 
 
 @pytest.mark.parametrize(
@@ -206,9 +246,9 @@ def test_without_the_secret_nothing_is_heard(served: Served, secret: str | None)
         (b'{"update_id": 99999999999999999999, "edited_message": {}}', 200),
     ],
 )
-def test_what_is_nothing_to_us(served: Served, body: bytes, status: int) -> None:
+def test_what_is_nothing_to_us(called: Called, body: bytes, status: int) -> None:
     """200 for what Telegram may send and we do not want: it would bring it again for a day."""
-    answer = served.brings(body)
+    answer = called.brings(body)
     assert answer.status_code == status
     assert status == 200 or answer.json()["status"] == status
 
@@ -257,8 +297,7 @@ def test_who_blocks_during_a_send_gets_nothing_more(project: Project, sandbox: S
         late = [
             one.address
             for one in sandbox.inbox.entries("telegram")
-            if one.address in chats[120:]
-            and datetime.fromisoformat(one.at).timestamp() > told_at + 2
+            if one.address in chats[120:] and datetime.fromisoformat(one.at).timestamp() > told_at + 2
         ]
         assert late == []
         tally = served.distributor.ledger.tallies(issue.id)["telegram"]
@@ -276,9 +315,7 @@ def test_replies_wait_when_telegram_says_so(served: Served) -> None:
     assert served.distributor.engine.pacer.blocked(["telegram"]) == {}
 
 
-def test_a_refused_reply_keeps_nobody_else_waiting(
-    served: Served, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refused_reply_keeps_nobody_else_waiting(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     served.sandbox.faults.add(Fault("telegram", LI, "blocked"), Fault("telegram", "7", "garbage"))
     for chat in (LI, "7", "42002"):
         served.brings(served.users.say(chat, "/start", bot="123456"))
@@ -305,7 +342,10 @@ class TestTheWebhookItself:
             ({"bot": {"webhook_secret": ""}}, "DISTRIBUTOR_TELEGRAM_WEBHOOK_SECRET"),
             ({"telegram": {"api": "https://api.telegram.org"}}, "https://"),
             (
-                {"telegram": {"api": "https://api.telegram.org"}, "web": {"base_url": "https://x.example:8026"}},
+                {
+                    "telegram": {"api": "https://api.telegram.org"},
+                    "web": {"base_url": "https://x.example:8026"},
+                },
                 "443",
             ),
         ],
@@ -325,9 +365,7 @@ class TestTheWebhookItself:
         self, project: Project, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
     ) -> None:
         settings = settings_of(project, sandbox)
-        settings = settings.model_copy(
-            update={"bot": type(settings.bot).model_validate({"mode": "webhook"})}
-        )
+        settings = settings.model_copy(update={"bot": type(settings.bot).model_validate({"mode": "webhook"})})
         served = Served(settings, sandbox)
         assert served.brings({"update_id": 1}, "").status_code == 404
         assert "bot_webhook_off" in caplog.text
