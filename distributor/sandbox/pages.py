@@ -81,7 +81,7 @@ def mail_page(inbox: Inbox, number: int) -> str:
 
 def chat_page(inbox: Inbox, address: str, talking: Talking) -> str:
     """A Telegram chat, with what its user said. Raises KeyError when nothing was sent there, unless it can be begun."""
-    private = bool(PRIVATE.fullmatch(address) and talking.bots)
+    private = bool(PRIVATE.fullmatch(address) and talking.is_heard)
     said = [{"entry": one, "mine": one.text} for one in talking.said[address]] if private else []
     if not (private and not inbox.entries("telegram", address)):
         said += _cards(inbox, "telegram", address)

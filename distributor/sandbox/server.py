@@ -149,7 +149,7 @@ class Sandbox:
             channel=channel if channel in CHANNELS else "",
             search=request.query.get("search", "").strip(),
             page=_number(request.query.get("page"), 1),
-            talks=bool(self.talking.bots),
+            talks=self.talking.is_heard,
         )
 
     def _mail_page(self, _: Request, number: str) -> Reply:

@@ -98,6 +98,11 @@ class Talking:
             self._listeners[bot].failures += 0
 
     @property
+    def is_heard(self) -> bool:
+        """Whether any bot listens to what users say."""
+        return any(one.url or one.question for one in self._listeners.values())
+
+    @property
     def bots(self) -> Sequence[str]:
         return list(self._listeners)
 

@@ -90,9 +90,7 @@ class Served:
     def brings(self, update: Mapping[str, Any] | bytes | str, secret: str | None = SECRET) -> httpx.Response:
         """A call as Telegram makes it, or as somebody else does."""
         body = json.dumps(update).encode() if isinstance(update, Mapping) else update
-        return self.client.post(
-            PATH, content=body, headers=headers_of(secret)
-        )
+        return self.client.post(PATH, content=body, headers=headers_of(secret))
 
     def gets(self, chat: str = LI) -> set[str]:
         known = self.distributor.audience.chat(chat)
