@@ -162,7 +162,7 @@ class _Connection(BaseHTTPRequestHandler):
             query=dict(parse_qsl(parts.query, keep_blank_values=True)),
             content_type=self.headers.get("Content-Type", ""),
             body=self.rfile.read(size) if size else b"",
-            is_ours=self.headers.get("Origin", "").partition("://")[2] == self.headers.get("Host", "no host"),
+            is_ours=self.headers.get("Sec-Fetch-Site") == "same-origin",
         )
 
     def _answer(self, request: Request) -> Reply | None:
