@@ -213,7 +213,8 @@ class Bot:
         return [
             slug
             for slug, newsletter in self.reception.newsletters.items()
-            if newsletter.public and takes_subscribers(newsletter, "telegram")
+            if (newsletter.public or slug in self.settings.newsletters)
+            and takes_subscribers(newsletter, "telegram")
         ]
 
     @property

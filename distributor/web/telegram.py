@@ -16,14 +16,12 @@ from distributor.web.problems import KIND, problem
 log = logging.getLogger(__name__)
 
 SECRET = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105 - a header's name
-#: Bytes; an update of ours has a few thousand.
-LARGEST = 256 * 1024
 RETRY_AFTER = {"Retry-After": "10"}
 #: What may be answered besides 200. Telegram brings an update again after all of these.
 PROBLEMS = {
     400: "The body is no update of the Bot API.",
     401: "The call does not prove that it comes from Telegram.",
-    413: "The call is larger than any update.",
+    413: "The call is larger than `web.most_body`.",
     503: "Not available right now; try again.",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -40,6 +38,7 @@ def add_bot(app: FastAPI, distributor: Distributor) -> None:
     app.add_api_route(
         PATH,
         calls.take,
+        response_class=Response,
         methods=["POST"],
         responses=RESPONSES,
         tags=["events"],
@@ -58,11 +57,8 @@ class BotCalls:
         if not self._proven(request.headers.get(SECRET, "")):
             log.warning("bot_call_forged")
             return problem(401, PROBLEMS[401])
-        body = await _body(request)
-        if body is None:
-            return problem(413, PROBLEMS[413])
         try:
-            told = json.loads(body)
+            told = json.loads(await request.body())
         except (ValueError, RecursionError):
             return problem(400, PROBLEMS[400])
         if not isinstance(told, dict) or "update_id" not in told:
@@ -89,16 +85,3 @@ def _understood(told: dict[str, Any], username: str) -> Update | None:
     except ValueError as error:
         log.warning("bot_update_skipped %s", error)
         return None
-
-
-async def _body(request: Request) -> bytes | None:
-    """The whole body; None when it is too large: its length may be a lie, or missing."""
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > LARGEST:
-        return None
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST:
-            return None
-    return bytes(body)

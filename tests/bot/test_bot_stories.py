@@ -1,7 +1,9 @@
 """What the bot does and says: every command in both languages, on both databases, and what it must not do."""
 
+import copy
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -13,7 +15,8 @@ from distributor.bot import read
 from distributor.bot.replies import Reply, Toast
 from distributor.bot.words import WORDS
 from distributor.db import Database
-from distributor.model import DeliveryState, SuppressionReason
+from distributor.model import DeliveryState, LinkPurpose, SuppressionReason
+from distributor.settings.newsletter import TelegramChannelSettings
 
 #: Where the SQL differs; making an empty database on PostgreSQL takes longer than the test.
 ON_BOTH = pytest.mark.parametrize("database", BOTH, indirect=True)
@@ -140,8 +143,6 @@ class TestConnecting:
 
     def test_a_confirmation_s_token_is_none(self, talker: Talker) -> None:
         """Each purpose has tokens of its own."""
-        from distributor.model import LinkPurpose  # noqa: PLC0415 - beside its only use
-
         reader = talker.reader()
         token = talker.world.audience.new_link(reader.token, LinkPurpose.CONFIRM, timedelta(hours=1))
         assert talker.says(f"/start {token}") == WORDS["zh-CN"].dead_link
@@ -422,6 +423,20 @@ class TestOrder:
         talker.hears(self.of_chat(start, int(WANG)))
         assert talker.gets(WANG) == set()
 
+    def test_many_at_once_are_one(self, talker: Talker) -> None:
+        """Two web processes, the same update and others of the same chat at the same moment."""
+        updates = [talker.users.say(LI, "/start") for _ in range(4)] * 3
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(talker.hears, updates))
+        assert talker.gets() == {"daily"}
+        assert len(talker.consents()) == 1
+        token = talker.link(talker.reader())
+        chats = [str(chat) for chat in range(60_000, 60_006)]
+        with ThreadPoolExecutor(6) as pool:
+            said = list(pool.map(lambda chat: talker.says(f"/start {token}", chat), chats))
+        assert said.count(WORDS["zh-CN"].dead_link) == 5
+        assert sum(bool(talker.gets(chat)) for chat in chats) == 1
+
     def test_a_replay_is_done_once_and_not_answered(self, talker: Talker) -> None:
         for update in self.story(talker)[:1] * 3:
             talker.hears(update)
@@ -440,8 +455,6 @@ class TestOrder:
         return updates
 
     def of_chat(self, update: dict[str, object], chat: int) -> dict[str, object]:
-        import copy  # noqa: PLC0415 - beside its only use
-
         other = copy.deepcopy(update)
         other["update_id"] = int(str(other["update_id"])) + chat * 1000
         what: dict[str, object] = other.get("message") or other["my_chat_member"]  # type: ignore[assignment]
@@ -474,6 +487,16 @@ class TestOtherThings:
             update["message"]["chat"] = {"id": -100500, "type": "supergroup", "title": "G"}
             assert talker.hears(update) == ()
         assert talker.world.audience.listing("daily") == []
+
+    def test_what_a_bare_start_gives_can_be_chosen_again(self, talker: Talker) -> None:
+        """A newsletter that is on no public page, named for the bot alone."""
+        known = dict(talker.world.engine.newsletters)
+        known["daily"] = known["daily"].model_copy(update={"public": False})
+        object.__setattr__(talker.bot.reception, "newsletters", known)
+        talker.says("/start")
+        talker.presses(button(talker, "早报"))
+        talker.presses(button(talker, "早报"))
+        assert talker.gets() == {"daily"}
 
     def test_bots_are_not_answered(self, talker: Talker) -> None:
         update = talker.users.say(LI, "/start")
@@ -513,8 +536,6 @@ class TestOtherThings:
 
 
 def telegram_with(chat: str) -> object:
-    from distributor.settings.newsletter import TelegramChannelSettings  # noqa: PLC0415 - beside its only use
-
     return TelegramChannelSettings.model_validate({"destinations": [{"name": "main", "chat": chat}]})
 
 

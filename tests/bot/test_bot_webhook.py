@@ -236,7 +236,7 @@ def test_without_the_secret_nothing_is_heard(called: Called, secret: str | None)
         (b"{}", 400),
         (b"\xff\xfe", 400),
         (b"[" * 100_000, 400),
-        (b" " * (256 * 1024 + 1), 413),
+        (b" " * 1_000_001, 413),
         (b'{"update_id": "x"}', 200),
         (b'{"update_id": 1}', 200),
         (b'{"update_id": 1, "message": {"chat": "x"}}', 200),
@@ -252,7 +252,7 @@ def test_what_is_nothing_to_us(called: Called, body: bytes, status: int) -> None
 
 
 def test_a_body_without_its_length_is_read_no_further_than_allowed(served: Served) -> None:
-    answer = served.client.post(PATH, content=iter([b" " * 100_000] * 5), headers={HEADER: SECRET})
+    answer = served.client.post(PATH, content=iter([b" " * 100_000] * 12), headers={HEADER: SECRET})
     assert answer.status_code == 413
 
 
