@@ -39,7 +39,7 @@ from distributor.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from distributor.abuse import SignupGuard
-    from distributor.bot import Bot, Poller, Speaker
+    from distributor.bot import Listener, Poller
     from distributor.doctor import Finding
 
 
@@ -145,30 +145,26 @@ def build(
     )
 
 
-def bot_of(distributor: Distributor) -> "Bot":
-    """What readers say to the Telegram bot is answered here."""
-    from distributor.bot import Bot  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that few commands need
+def listener_of(distributor: Distributor) -> "Listener":
+    """Does what readers say to the Telegram bot, and answers at the pace of the channel."""
+    from distributor.bot import Bot, Listener, Speaker  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that few commands need
 
-    return Bot(
-        settings=distributor.settings.bot,
+    settings = distributor.settings
+    bot = Bot(
+        settings=settings.bot,
         reception=distributor.reception,
         engine=distributor.engine,
         tell=distributor.alerts.tell,
     )
-
-
-def speaker_of(distributor: Distributor) -> "Speaker":
-    """Sends what the bot answers, at the pace of the channel."""
-    from distributor.bot import Speaker  # noqa: PLC0415 - as above
-
-    return Speaker(distributor.settings, distributor.engine.pacer)
+    speaker = Speaker(settings, distributor.engine.pacer)
+    return Listener(bot=bot, speaker=speaker, username=settings.bot.username)
 
 
 def poller_of(distributor: Distributor) -> "Poller":
     """Asks Telegram for what readers say."""
     from distributor.bot import Poller  # noqa: PLC0415 - as above
 
-    return Poller(distributor.settings, bot_of(distributor), speaker_of(distributor), distributor.alerts.tell)
+    return Poller(distributor.settings, listener_of(distributor), distributor.alerts.tell)
 
 
 def tune_interpreter() -> None:

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from telegram.error import Conflict, TelegramError
 
-from distributor.bot.hearing import UPDATES, read
-from distributor.bot.speaking import Speaker
-from distributor.bot.stories import Bot, Tell
+from distributor.bot.hearing import UPDATES
+from distributor.bot.listening import Listener
+from distributor.bot.stories import Tell
 from distributor.bot.webhook import set_menu
 from distributor.channels.redact import redact
 from distributor.channels.telegram.answers import translate
@@ -38,8 +38,8 @@ class Poller:
     An update is confirmed to Telegram once it is done with, so none is lost with us.
     """
 
-    def __init__(self, settings: Settings, bot: Bot, speaker: Speaker, tell: Tell) -> None:
-        self.settings, self.bot, self.speaker, self.tell = settings, bot, speaker, tell
+    def __init__(self, settings: Settings, listener: Listener, tell: Tell) -> None:
+        self.settings, self.listener, self.tell = settings, listener, tell
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bot-polling")
         self._offset: int | None = None
@@ -55,7 +55,7 @@ class Poller:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self.speaker.close()
+        self.listener.speaker.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -112,17 +112,8 @@ class Poller:
         return []
 
     def _do(self, told: Mapping[str, Any]) -> None:
-        """Raises ServiceDown. Any other mistake is this update's own, and the next one's turn comes."""
-        try:
-            update = read(told, self.settings.bot.username)
-            if update:
-                self.speaker.say(self.bot.answer(update))
-        except ServiceDown:
-            raise
-        except ValueError as error:
-            log.warning("bot_update_skipped %s", error)
-        except Exception:
-            log.exception("bot_update_failed")
+        """Raises ServiceDown: the update is not confirmed."""
+        self.listener.hear(told)
         if isinstance(number := told.get("update_id"), int):
             self._offset = number + 1
 

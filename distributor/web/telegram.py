@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from distributor.bootstrap import Distributor, bot_of, speaker_of
-from distributor.bot import PATH, Bot, Speaker, Update, read
+from distributor.bootstrap import Distributor, listener_of
+from distributor.bot import PATH, Listener
 from distributor.errors import ServiceDown
 from distributor.web.problems import KIND, problem
 
@@ -34,7 +34,7 @@ def add_bot(app: FastAPI, distributor: Distributor) -> None:
     if not distributor.settings.bot.webhook_secret.get_secret_value():
         log.error("bot_webhook_off why=DISTRIBUTOR_TELEGRAM_WEBHOOK_SECRET is not set")
         return
-    calls = BotCalls(distributor, bot_of(distributor), speaker_of(distributor))
+    calls = BotCalls(distributor.settings.bot.webhook_secret.get_secret_value(), listener_of(distributor))
     app.add_api_route(
         PATH,
         calls.take,
@@ -49,8 +49,8 @@ def add_bot(app: FastAPI, distributor: Distributor) -> None:
 class BotCalls:
     """Takes the calls of Telegram."""
 
-    def __init__(self, distributor: Distributor, bot: Bot, speaker: Speaker) -> None:
-        self.settings, self.bot, self.speaker = distributor.settings.bot, bot, speaker
+    def __init__(self, secret: str, listener: Listener) -> None:
+        self._secret, self.listener = secret, listener
 
     async def take(self, request: Request) -> Response:
         """Does what the update asks for. 200 also for one that is nothing to us: Telegram would bring it for a day."""
@@ -66,22 +66,12 @@ class BotCalls:
         return await run_in_threadpool(self._answer, told)
 
     def _proven(self, given: str) -> bool:
-        secret = self.settings.webhook_secret.get_secret_value()
-        return hmac.compare_digest(given.encode(), secret.encode())
+        return hmac.compare_digest(given.encode(), self._secret.encode())
 
     def _answer(self, told: dict[str, Any]) -> Response:
         try:
-            if update := _understood(told, self.settings.username):
-                self.speaker.say(self.bot.answer(update))
+            self.listener.hear(told)
         except ServiceDown as error:
             log.warning("bot_update_postponed why=%s", error)
             return problem(503, PROBLEMS[503], RETRY_AFTER)
         return Response(status_code=200)
-
-
-def _understood(told: dict[str, Any], username: str) -> Update | None:
-    try:
-        return read(told, username)
-    except ValueError as error:
-        log.warning("bot_update_skipped %s", error)
-        return None

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from services import Project
 
-from distributor.bootstrap import Distributor, bot_of, build, prepare, speaker_of
+from distributor.bootstrap import Distributor, build, listener_of, prepare
 from distributor.bot import Bot, Poller, set_webhook
 from distributor.channels.telegram.transport import close_bots
 from distributor.errors import ServiceDown
@@ -48,10 +49,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def poller_for(distributor: Distributor, bot: Bot | None = None) -> Poller:
+    listener = listener_of(distributor)
     return Poller(
         distributor.settings,
-        bot or bot_of(distributor),
-        speaker_of(distributor),
+        replace(listener, bot=bot) if bot else listener,
         distributor.alerts.tell,
     )
 
@@ -90,7 +91,7 @@ def test_it_ends_at_once_in_the_middle_of_a_long_question(distributor: Distribut
 
 def test_an_update_is_confirmed_only_when_it_is_done(distributor: Distributor, sandbox: Sandbox) -> None:
     """The database is away for a while: the same update comes again, and those behind it keep their order."""
-    real, failures = bot_of(distributor), iter([True, True, True])
+    real, failures = listener_of(distributor).bot, iter([True, True, True])
 
     class Shaky(Bot):
         def answer(self, update: Any) -> Any:
@@ -121,7 +122,7 @@ def test_a_restart_does_nothing_twice(distributor: Distributor, sandbox: Sandbox
 
 
 def test_an_update_that_breaks_us_holds_up_nobody(distributor: Distributor, sandbox: Sandbox) -> None:
-    real = bot_of(distributor)
+    real = listener_of(distributor).bot
 
     class Broken(Bot):
         def answer(self, update: Any) -> Any:

@@ -251,6 +251,21 @@ def test_what_is_nothing_to_us(called: Called, body: bytes, status: int) -> None
     assert status == 200 or answer.json()["status"] == status
 
 
+def test_an_update_that_breaks_us_is_over(
+    called: Called, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Telegram would bring it again for a day, and slow everything else down."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(LI)
+
+    monkeypatch.setattr("distributor.bot.stories.Bot.answer", broken)
+    update = Talking().say(LI, "/start", bot="123456")
+    assert called.brings(json.dumps(update).encode()).status_code == 200
+    assert "bot_update_failed why=ZeroDivisionError" in caplog.text
+    assert LI not in caplog.text
+
+
 def test_a_body_without_its_length_is_read_no_further_than_allowed(served: Served) -> None:
     answer = served.client.post(PATH, content=iter([b" " * 100_000] * 12), headers={HEADER: SECRET})
     assert answer.status_code == 413
