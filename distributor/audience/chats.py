@@ -186,10 +186,16 @@ class Chats(Choices):
 
     def seal(self, chat: str, text: str) -> str:
         """A signature that only this installation makes, for this chat alone."""
-        with self.database.read() as connection:
-            key = self.key(connection)
-        digest = hmac.new(key.encode(), f"chat\0{chat}\0{text}".encode(), hashlib.sha256).digest()
+        digest = hmac.new(
+            self._installation_key().encode(), f"chat\0{chat}\0{text}".encode(), hashlib.sha256
+        ).digest()
         return base64.urlsafe_b64encode(digest[:SEAL]).decode()
+
+    def _installation_key(self) -> str:
+        if self._key is None:
+            with self.database.read() as connection:
+                return self.key(connection)
+        return self._key
 
     def _hear(self, connection: Connection, said: Word, now: datetime) -> Any:
         """The chat's row, locked; None for a new one. Raises Overtaken."""
