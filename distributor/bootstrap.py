@@ -39,6 +39,7 @@ from distributor.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from distributor.abuse import SignupGuard
+    from distributor.bot import Listener, Poller
     from distributor.doctor import Finding
 
 
@@ -142,6 +143,28 @@ def build(
         access=Access(database),
         post_room=PostRoom(engine=engine, outbox=outbox, templates=template_environment(settings.root)),
     )
+
+
+def listener_of(distributor: Distributor) -> "Listener":
+    """Does what readers say to the Telegram bot, and answers at the pace of the channel."""
+    from distributor.bot import Bot, Listener, Speaker  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that few commands need
+
+    settings = distributor.settings
+    bot = Bot(
+        settings=settings.bot,
+        reception=distributor.reception,
+        engine=distributor.engine,
+        tell=distributor.alerts.tell,
+    )
+    speaker = Speaker(settings, distributor.engine.pacer)
+    return Listener(bot=bot, speaker=speaker, username=settings.bot.username)
+
+
+def poller_of(distributor: Distributor) -> "Poller":
+    """Asks Telegram for what readers say."""
+    from distributor.bot import Poller  # noqa: PLC0415 - as above
+
+    return Poller(distributor.settings, listener_of(distributor), distributor.alerts.tell)
 
 
 def tune_interpreter() -> None:

@@ -249,6 +249,7 @@ def _secrets(settings: Settings) -> set[str]:
         settings.email.smtp.password,
         *(relay.password for relay in settings.email.relays),
         settings.telegram.token,
+        settings.bot.webhook_secret,
         operator.webhook_url,
         operator.dead_man_url,
         settings.pictures.s3.access_key,
@@ -689,6 +690,72 @@ def _get_me(context: Context) -> Said:
         fix = TELEGRAM_BLOCKED if blocked else "is telegram.api right, and that server running?"
         facts = {"api": mask_url(telegram.api), "proxy": mask_url(telegram.proxy), "fix": fix}
         return explain(TELEGRAM_FAULTS, error, **facts)
+
+
+def check_bot(context: Context) -> Iterator[Said]:
+    """The bot that readers talk to: whether Telegram and the settings mean the same by it."""
+    settings = context.settings
+    if settings.bot.mode == "off":
+        yield ok("readers do not talk to it (bot.mode)")
+        return
+    if not _bot_newsletters(settings):
+        yield warn(
+            "there is nothing that a reader could subscribe to in Telegram",
+            "give a public newsletter a [channels.telegram] with subscribers",
+        )
+    if settings.bot.mode == "webhook" and not settings.bot.webhook_secret.get_secret_value():
+        yield fail(
+            "the webhook has no secret, so it is off",
+            f"set {PREFIX}TELEGRAM_WEBHOOK_SECRET to 32 or more random letters and digits, then run "
+            "`distributor bot set-webhook`",
+        )
+    if not settings.telegram.token.get_secret_value():
+        yield fail("no token for the bot", f"ask @BotFather for one and set {PREFIX}TELEGRAM_TOKEN")
+        return
+    try:
+        yield from _bot_said(settings, _asked_bot(context, "getMe"), _asked_bot(context, "getWebhookInfo"))
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError, OSError) as error:
+        yield fail(
+            f"cannot be asked about its webhook: {type(error).__name__}", "see the line above on Telegram"
+        )
+
+
+def _bot_newsletters(settings: Settings) -> list[str]:
+    tables = {slug: one.channel_settings.telegram for slug, one in settings.newsletters.items() if one.public}
+    return [slug for slug, table in tables.items() if table and table.subscribers]
+
+
+def _asked_bot(context: Context, method: str) -> Mapping[str, Any]:
+    telegram = context.settings.telegram
+    with _http(context, telegram.proxy) as client:
+        told = _json_table(client.get(f"{telegram.api}/bot{telegram.token.get_secret_value()}/{method}"))
+    found = told.get("result")
+    if not isinstance(found, dict):
+        raise ValueError("no answer of the Bot API")  # noqa: TRY004 - callers treat every odd answer alike
+    return found
+
+
+def _bot_said(settings: Settings, me: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[Said]:
+    username, url = str(me.get("username", "")), str(info.get("url", ""))
+    wanted = f"{settings.web.base_url}/telegram/webhook" if settings.bot.mode == "webhook" else ""
+    if settings.bot.username and settings.bot.username.lower() != username.lower():
+        yield fail(
+            f"bot.username is {settings.bot.username}, and the token's bot is @{username}: readers would connect to a stranger's",
+            f'set bot.username = "{username}", or the other bot\'s token',
+        )
+    if url != wanted:
+        yield fail(
+            f"Telegram brings what readers say to {url or 'nobody'}, not to {wanted or 'whoever polls'}",
+            "run `distributor bot set-webhook`" if wanted else "run `distributor bot delete-webhook`",
+        )
+    elif info.get("last_error_message"):
+        yield warn(
+            f"Telegram could not bring an update lately: {info['last_error_message']}",
+            "look at the web pages' log, and at the proxy before them",
+        )
+    else:
+        waiting = f", {info.get('pending_update_count', 0)} updates wait" if wanted else ""
+        yield ok(f"@{username} is heard by {settings.bot.mode}{waiting}")
 
 
 def bot_answer(answer: httpx.Response) -> Said:
@@ -1179,6 +1246,7 @@ CHECKS: Mapping[str, Check] = {
     "broker": check_broker,
     "smtp": check_smtp,
     "telegram": check_telegram,
+    "bot": check_bot,
     "wecom": check_wecom,
     "wechat": check_wechat,
     "posts": check_posts,

@@ -223,6 +223,9 @@ subscribers = Table(
     Column("language", Text),
     Column("created_at", Utc, nullable=False),
     Column("linked_to", Key),  # the e-mail subscriber who connected this chat
+    Column(
+        "heard_at", Utc
+    ),  # when a chat said its last word, by Telegram's clock: what comes late changes nothing
     Column("asked_at", Utc),  # when a confirmation was last asked for: one letter a day
     UniqueConstraint("channel", "address"),
     Index(None, "linked_to"),

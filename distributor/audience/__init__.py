@@ -1,8 +1,9 @@
 """Who could get an issue: subscribers, their subscriptions with consent evidence, and suppressions."""
 
 from distributor.audience.addresses import domain_of, fingerprint, masked, normalise
+from distributor.audience.chats import CONNECT_WITHIN, Chat, Chats, Linked, Overtaken, Word
 from distributor.audience.imports import Imports, in_batches, read_csv
-from distributor.audience.preferences import Choices, Place, Preferences
+from distributor.audience.preferences import Place, Preferences
 from distributor.audience.query import active, behind, of_domains
 from distributor.audience.records import Record, Records, SubscriptionRecord, Wanted
 from distributor.audience.signups import CONFIRM_EVERY, CONFIRM_WITHIN
@@ -21,19 +22,23 @@ from distributor.audience.values import (
 )
 
 
-class Audience(Choices, Subscriptions, Suppressions, Imports, Records):
+class Audience(Chats, Subscriptions, Suppressions, Imports, Records):
     """Subscribers and their subscriptions in one database."""
 
 
 __all__ = [
     "CONFIRM_EVERY",
     "CONFIRM_WITHIN",
+    "CONNECT_WITHIN",
     "Answer",
     "Asked",
     "Audience",
     "AudienceQuery",
+    "Chat",
     "ImportReport",
+    "Linked",
     "NewSubscriber",
+    "Overtaken",
     "Place",
     "Preferences",
     "Received",
@@ -43,6 +48,7 @@ __all__ = [
     "SubscriptionRecord",
     "Visit",
     "Wanted",
+    "Word",
     "active",
     "behind",
     "domain_of",

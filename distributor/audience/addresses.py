@@ -38,9 +38,9 @@ def domain_of(channel: str, address: str) -> str:
 
 
 def masked(address: str) -> str:
-    """For the log and for pages: its reader recognises it, nobody else learns it. l•••@example.com; 12•••."""
+    """Enough for its reader to recognise it, too little for anybody else: l•••@example.com, •••789 for a chat."""
     name, at, domain = address.rpartition("@")
-    return f"{name[:1]}•••@{domain}" if at else f"{address[:2]}•••"
+    return f"{name[:1]}•••{at}{domain}" if at else f"•••{address[-3:]}"
 
 
 def fingerprint(key: str, channel: str, address: str) -> str:

@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,7 @@ def run(context: typer.Context) -> None:
         stop = threading.Event()
         pages = threading.Thread(target=server.run, args=([listening],), name="web")
         tune_interpreter()
-        with stopping_on_signals(stop):
+        with stopping_on_signals(stop), _heard_by_polling(distributor):
             runner.start()
             pages.start()
             say(
@@ -123,6 +124,15 @@ def sandbox(
             f"port {smtp_port} or {http_port} of {host} is in use, by another sandbox perhaps; "
             "choose others with --smtp-port and --http-port"
         ) from None
+
+
+def _heard_by_polling(distributor: Distributor) -> AbstractContextManager[object]:
+    """What readers say to the bot, with bot.mode = "polling"."""
+    if distributor.settings.bot.mode != "polling":
+        return nullcontext()
+    from distributor.bootstrap import poller_of  # noqa: PLC0415 - cli/__init__.py
+
+    return poller_of(distributor)
 
 
 def _with_broker(distributor: Distributor) -> Distributor:

@@ -28,6 +28,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     content_type: str = ""
     body: bytes = b""
+    is_ours: bool = False  # comes from a page of this very server, as far as the browser says
 
     def fields(self) -> dict[str, Any]:
         """The parameters of query and body, from JSON, a form or multipart. Raises ValueError."""
@@ -161,6 +162,7 @@ class _Connection(BaseHTTPRequestHandler):
             query=dict(parse_qsl(parts.query, keep_blank_values=True)),
             content_type=self.headers.get("Content-Type", ""),
             body=self.rfile.read(size) if size else b"",
+            is_ours=self.headers.get("Sec-Fetch-Site") == "same-origin",
         )
 
     def _answer(self, request: Request) -> Reply | None:

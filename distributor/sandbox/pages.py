@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from distributor.sandbox.checks import first_text, header, parse_mail
 from distributor.sandbox.inbox import CHANNELS, Entry, Inbox
+from distributor.sandbox.talking import Talking
 
 PAGE_SIZE = 50
 #: The mail's own frame inherits this too: no image, font or script is ever fetched.
@@ -35,11 +36,14 @@ ELEMENTS = {
     "expandable_blockquote": "blockquote",
 }
 COLOURS = re.compile(r"&lt;font color=&quot;(info|comment|warning)&quot;&gt;(.*?)&lt;/font&gt;", re.DOTALL)
+PRIVATE = re.compile(r"[1-9]\d{0,18}")
 URL = re.compile(r"https?://[^\s<>\"'，。；、）】]+")
 
 
-def inbox_page(inbox: Inbox, *, channel: str = "", search: str = "", page: int = 1) -> str:
-    """The list, newest first."""
+def inbox_page(
+    inbox: Inbox, *, channel: str = "", search: str = "", page: int = 1, talks: bool = False
+) -> str:
+    """The list, newest first. `talks`: a bot is there to talk to."""
     found = inbox.entries(channel or None, search=search)[::-1]
     pages = max(1, -(-len(found) // PAGE_SIZE))
     page = min(max(page, 1), pages)
@@ -54,6 +58,7 @@ def inbox_page(inbox: Inbox, *, channel: str = "", search: str = "", page: int =
         page=page,
         pages=pages,
         total=len(found),
+        talks=talks,
     )
 
 
@@ -74,14 +79,28 @@ def mail_page(inbox: Inbox, number: int) -> str:
     )
 
 
-def chat_page(inbox: Inbox, address: str) -> str:
-    """A Telegram chat. Raises KeyError when nothing was sent there."""
-    return _render(view="chat", title=f"Telegram {address}", cards=_cards(inbox, "telegram", address))
+def chat_page(inbox: Inbox, address: str, talking: Talking) -> str:
+    """A Telegram chat, with what its user said. Raises KeyError when nothing was sent there, unless it can be begun."""
+    private = bool(PRIVATE.fullmatch(address) and talking.is_heard)
+    said = [{"entry": one, "mine": one.text} for one in talking.said[address]] if private else []
+    if not (private and not inbox.entries("telegram", address)):
+        said += _cards(inbox, "telegram", address)
+    return _render(
+        view="chat",
+        title=f"Telegram {address}",
+        address=address,
+        talks=private,
+        blocked=private and talking.is_blocked(talking.bots[-1], address),
+        toast=next((text for chat, text in reversed(talking.toasts) if chat == address), ""),
+        cards=sorted(said, key=lambda card: card["entry"].at),
+    )
 
 
 def robot_page(inbox: Inbox, address: str) -> str:
     """A WeCom group, by its robot's masked key. Raises KeyError when nothing was sent there."""
-    return _render(view="robot", title=f"WeCom robot {address}", cards=_cards(inbox, "wecom", address))
+    return _render(
+        view="robot", title=f"WeCom robot {address}", talks=False, cards=_cards(inbox, "wecom", address)
+    )
 
 
 def article_page(inbox: Inbox, number: int, pictures: Mapping[str, bytes]) -> str:
@@ -223,6 +242,7 @@ def _bubble(entry: Entry) -> dict[str, Any]:
         "preview": _preview(content),
         "above": bool(content["preview"].get("show_above_text")),
         "large": bool(content["preview"].get("prefer_large_media")),
+        "keyboard": content.get("keyboard", []),
     }
 
 

@@ -23,6 +23,7 @@ from distributor.sandbox.pages import (
     robot_page,
 )
 from distributor.sandbox.smtp import SmtpServer
+from distributor.sandbox.talking import Unknown, act
 from distributor.sandbox.telegram import TelegramApi
 from distributor.sandbox.wechat import WechatApi
 from distributor.sandbox.wecom import WecomRobot
@@ -53,6 +54,7 @@ class Sandbox:
         self.inbox = Inbox(folder)
         self.faults = Faults(faults)
         self._telegram = TelegramApi(self.inbox, self.faults, limits)
+        self.talking = self._telegram.talking
         self._wecom = WecomRobot(self.inbox, self.faults, limits)
         self._wechat = WechatApi(self.inbox, self.faults)
         try:
@@ -80,6 +82,7 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._smtp.stop()
+        self.talking.close()
         self._http.stop()
         self.inbox.close()
 
@@ -146,13 +149,34 @@ class Sandbox:
             channel=channel if channel in CHANNELS else "",
             search=request.query.get("search", "").strip(),
             page=_number(request.query.get("page"), 1),
+            talks=self.talking.is_heard,
         )
 
     def _mail_page(self, _: Request, number: str) -> Reply:
         return _page(mail_page, self.inbox, int(number))
 
     def _chat_page(self, _: Request, address: str) -> Reply:
-        return _page(chat_page, self.inbox, address)
+        return _page(chat_page, self.inbox, address, self.talking)
+
+    def _act(self, request: Request, chat: str) -> Reply:
+        """A user of Telegram does something: JSON of a program, or a form of the chat's own page.
+
+        `do`: say (text, language), press (data, message), block, unblock, move (status, title).
+        """
+        if not request.content_type.startswith("application/json") and not request.is_ours:
+            return json_reply({"error": "send application/json"}, 415)
+        try:
+            update = act(self.talking, chat, request.fields())
+        except Unknown as error:
+            return json_reply({"error": str(error)}, 409)
+        except (KeyError, ValueError) as error:
+            return json_reply({"error": f"cannot be done: {error}"}, 422)
+        if request.content_type.startswith("application/json"):
+            return json_reply(update)
+        return Reply(status=303, headers={"Location": f"/chat/{chat}#end"})
+
+    def _toasts(self, _: Request, __: str) -> Reply:
+        return json_reply([{"chat": chat, "text": text} for chat, text in self.talking.toasts])
 
     def _article_page(self, _: Request, number: str) -> Reply:
         return _page(article_page, self.inbox, int(number), self._wechat.pictures)
@@ -178,6 +202,8 @@ class Sandbox:
             ("GET", r"/", _inbox_page),
             ("GET", r"/mail/(\d{1,9})", _mail_page),
             ("GET", r"/chat/([^/]+)", _chat_page),
+            ("POST", r"/chat/(-?[1-9]\d{0,18})", _act),
+            ("GET", r"/api/toasts", _toasts),
             ("GET", r"/robot/([^/]+)", _robot_page),
             ("GET", r"/article/(\d{1,9})", _article_page),
         )

@@ -20,6 +20,7 @@ from distributor.sandbox.inbox import Entry, Inbox
 from distributor.sandbox.limits import Limits, Rate, Windows
 from distributor.sandbox.markup import Entity, MarkupError, Parsed, entities_bytes, parse_html, trim
 from distributor.sandbox.rich import Rich, RichError, parse_rich
+from distributor.sandbox.talking import KINDS, SECRET, Conflicting, Talking, Unknown
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ PATH = re.compile(r"/bot([^/]*)/(\w+)")
 TOKEN = re.compile(r"(\d+):[A-Za-z0-9_-]{10,}")
 CHAT = re.compile(r"-?[1-9]\d{0,18}|@[A-Za-z][A-Za-z0-9_]{3,31}")
 LONGEST_TEXT = 4096  # code points after entity parsing
+LONGEST_TOAST = 200
+LONGEST_BUTTON = 64  # bytes of callback_data
 MOST_ENTITIES = 100  # what follows is dropped without an error
 ENTITIES_BYTES = 9500
 
@@ -78,11 +81,17 @@ class TelegramApi:
 
     def __init__(self, inbox: Inbox, faults: Faults, limits: Limits) -> None:
         self.inbox, self.faults, self.limits = inbox, faults, limits
+        self.talking = Talking()
         self._windows = Windows()
         self._methods: Mapping[str, Callable[[_Call], Reply | None]] = {
             "getme": self._get_me,
             "getchat": self._get_chat,
-            "getupdates": lambda _: json_reply({"ok": True, "result": []}),
+            "getupdates": self._get_updates,
+            "setwebhook": self._set_webhook,
+            "deletewebhook": self._set_webhook,
+            "getwebhookinfo": lambda call: _result(self.talking.webhook_info(call.bot)),
+            "answercallbackquery": self._answer_query,
+            "setmycommands": self._set_commands,
             "sendmessage": self._send_message,
             "editmessagetext": self._edit_message,
             "sendrichmessage": self._send_rich_message,
@@ -108,6 +117,7 @@ class TelegramApi:
         if method is None:
             raise ApiError(404, "Not Found")
         fields = _fields(request)
+        self.talking.met(token[1])
         return method(_Call(token[1], str(fields.get("chat_id", "")).strip(), fields))
 
     def _get_me(self, call: _Call) -> Reply:
@@ -118,6 +128,43 @@ class TelegramApi:
             "supports_inline_queries": False,
         }
         return json_reply({"ok": True, "result": {**bot, **more}})
+
+    def _get_updates(self, call: _Call) -> Reply:
+        limit = min(max(_integer(call, "limit", 100), 1), 100)
+        timeout = min(max(_integer(call, "timeout", 0), 0), 50)
+        allowed = _kinds(call)
+        try:
+            found = self.talking.get_updates(call.bot, _integer(call, "offset", 0), limit, timeout, allowed)
+        except Conflicting as error:
+            raise ApiError(409, f"Conflict: {error}") from None
+        return _result(found)
+
+    def _set_webhook(self, call: _Call) -> Reply:
+        """Also deleteWebhook, which is the one without a URL."""
+        url, secret = str(call.fields.get("url", "")), str(call.fields.get("secret_token", ""))
+        if url and not re.match(r"https?://[^/]+", url):
+            raise ApiError(400, "Bad Request: bad webhook: invalid URL")
+        if not SECRET.fullmatch(secret):
+            raise ApiError(400, "Bad Request: secret token contains unallowed characters")
+        drop = str(call.fields.get("drop_pending_updates", "")).lower() == "true"
+        self.talking.set_webhook(call.bot, url, secret, _kinds(call) or KINDS, drop=drop)
+        return _result(True)
+
+    def _answer_query(self, call: _Call) -> Reply:
+        query, text = str(call.fields.get("callback_query_id", "")), str(call.fields.get("text", ""))
+        if len(text) > LONGEST_TOAST:
+            raise ApiError(400, "Bad Request: MESSAGE_TOO_LONG")
+        try:
+            self.talking.answer_query(query, text)
+        except Unknown as error:
+            raise ApiError(400, f"Bad Request: {error}") from None
+        return _result(True)
+
+    def _set_commands(self, call: _Call) -> Reply:
+        self.talking.menus[str(call.fields.get("language_code", ""))] = _json(
+            call.fields.get("commands") or []
+        )
+        return _result(True)
 
     def _get_chat(self, call: _Call) -> Reply:
         _check_chat(call.chat)
@@ -170,8 +217,8 @@ class TelegramApi:
             raise ApiError(400, "Bad Request: message can't be edited")
         if not versions or versions[0].content["bot"] != call.bot:
             raise ApiError(400, "Bad Request: message to edit not found")
-        same = ("text", "entities", "preview")
-        if [versions[-1].content[name] for name in same] == [content[name] for name in same]:
+        same = ("text", "entities", "preview", "keyboard")
+        if [versions[-1].content.get(name) for name in same] == [content.get(name) for name in same]:
             raise ApiError(400, "Bad Request: message is not modified")
         return versions[0]
 
@@ -212,6 +259,8 @@ class TelegramApi:
             raise ApiError(400, "Bad Request: chat_id is empty")
         if fault := self.faults.take("telegram", call.chat, REFUSALS):
             raise _refusal(fault)
+        if self.talking.is_blocked(call.bot, call.chat):
+            raise ApiError(*REFUSALS["blocked"])
         _check_chat(call.chat)
 
     def _check_rate(self, call: _Call) -> None:
@@ -233,6 +282,7 @@ class TelegramApi:
             "preview": preview,
             "silent": str(call.fields.get("disable_notification", "")).lower() == "true",
             "thread": call.fields.get("message_thread_id"),
+            **_keyboard(call),
         }
 
 
@@ -245,6 +295,38 @@ def _message(call: _Call, content: Mapping[str, Any], number: int) -> dict[str, 
         "text": content["text"],
         "entities": content["entities"],
     }
+
+
+def _result(result: object) -> Reply:
+    return json_reply({"ok": True, "result": result})
+
+
+def _integer(call: _Call, name: str, otherwise: int) -> int:
+    text = str(call.fields.get(name, ""))
+    return int(text) if re.fullmatch(r"-?\d{1,18}", text) else otherwise
+
+
+def _kinds(call: _Call) -> Sequence[str]:
+    try:
+        kinds = _json(call.fields.get("allowed_updates") or [])
+    except ValueError:
+        kinds = None
+    if not isinstance(kinds, list):
+        raise ApiError(400, "Bad Request: can't parse allowed updates: array expected")
+    return [str(kind) for kind in kinds]
+
+
+def _keyboard(call: _Call) -> dict[str, Any]:
+    """The buttons under a message, row by row; nothing when it has none."""
+    rows = _object(call.fields, "reply_markup").get("inline_keyboard", [])
+    try:
+        buttons = [[(str(one["text"]), str(one["callback_data"])) for one in row] for row in rows]
+    except (KeyError, TypeError):
+        raise ApiError(400, "Bad Request: can't parse inline keyboard button") from None
+    if any(not 1 <= len(data.encode()) <= LONGEST_BUTTON for row in buttons for _, data in row):
+        raise ApiError(400, "Bad Request: BUTTON_DATA_INVALID")
+    shown = [[{"text": text, "data": data} for text, data in row] for row in buttons]
+    return {"keyboard": shown} if shown else {}
 
 
 def _fields(request: Request) -> dict[str, Any]:

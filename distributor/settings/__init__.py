@@ -6,6 +6,7 @@ folder (the one that holds `config/`).
 """
 
 from distributor.settings.abuse import AbuseSettings
+from distributor.settings.bot import BotSettings
 from distributor.settings.fields import UNITS, WEEKDAYS, mail_address, parse_duration
 from distributor.settings.newsletter import (
     Canary,
@@ -58,6 +59,7 @@ __all__ = [
     "WEEKDAYS",
     "AbuseSettings",
     "AlertRoute",
+    "BotSettings",
     "Canary",
     "Database",
     "DomainGroup",

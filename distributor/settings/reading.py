@@ -197,6 +197,7 @@ class _Secrets:
         "BROKER_URL": ("broker", "url"),
         "SMTP_PASSWORD": ("email", "smtp", "password"),
         "TELEGRAM_TOKEN": ("telegram", "token"),
+        "TELEGRAM_WEBHOOK_SECRET": ("bot", "webhook_secret"),
         "ALERT_WEBHOOK_URL": ("operator", "webhook_url"),
         "DEAD_MAN_URL": ("operator", "dead_man_url"),
         "S3_ACCESS_KEY": ("pictures", "s3", "access_key"),
@@ -320,5 +321,15 @@ def _check_together(settings: Settings) -> None:
         for slug in source.newsletters
         if slug not in settings.newsletters
     ]
+    mistakes += _wrong_of_bot(settings)
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def _wrong_of_bot(settings: Settings) -> Iterator[str]:
+    for slug in settings.bot.newsletters:
+        table = settings.newsletters[slug].channel_settings.telegram if slug in settings.newsletters else None
+        if slug not in settings.newsletters:
+            yield f"bot.newsletters: no newsletter is called {slug!r}"
+        elif not (table and table.subscribers):
+            yield f"bot.newsletters: {slug!r} has no [channels.telegram] with subscribers: nobody can get it there"

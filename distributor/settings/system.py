@@ -76,7 +76,16 @@ class MailRelay(Smtp):
 
 #: Keys that must not stand in a file.
 SECRET_KEYS = frozenset(
-    {"password", "token", "webhook_url", "dead_man_url", "access_key", "secret_key", "secret"}
+    {
+        "password",
+        "token",
+        "webhook_url",
+        "dead_man_url",
+        "access_key",
+        "secret_key",
+        "secret",
+        "webhook_secret",
+    }
 )
 #: What the relay of `[email.smtp]` is called.
 ONLY_RELAY = "smtp"

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 
 from distributor.errors import ConfigError
+from distributor.settings.bot import BotSettings
 from distributor.settings.fields import Frozen
 from distributor.settings.newsletter import Newsletter
 from distributor.settings.readers import Signup
@@ -38,6 +39,7 @@ class Settings(Frozen):
     engine: EngineSettings = EngineSettings()
     email: EmailSettings = EmailSettings()
     telegram: TelegramSettings = TelegramSettings()
+    bot: BotSettings = BotSettings()
     wecom: WecomSettings = WecomSettings()
     wechat: WechatSettings = WechatSettings()
     web: Web = Web()

@@ -64,6 +64,10 @@ def create_app(distributor: Distributor) -> FastAPI:
     app.include_router(programs)
     app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
     add_site(app, distributor, pages.unknown)
+    if distributor.settings.bot.mode == "webhook":
+        from distributor.web.telegram import add_bot  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that only a bot needs
+
+        add_bot(app, distributor)
     app.add_exception_handler(ServiceDown, _service_down)
     add_problems(app)
     add_description(app, programs, pages.templates)

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Coroutine, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -81,9 +81,13 @@ class BotThread:
         """Seconds since the last answer."""
         return time.monotonic() - self._used_at
 
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begins the coroutine on the loop, from any other thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result, from any other thread. Raises TimeoutError when it takes longer than every timeout."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self.submit(coroutine)
         try:
             result = future.result(self._patience)
         except BaseException:
@@ -373,15 +377,21 @@ class TelegramTransport:
         return Unconfirmed(text=f"no readable answer from Telegram: {said}", kind=Kind.NETWORK)
 
     def _thread(self) -> BotThread:
-        if not self._secret:
-            raise _misconfigured(
-                "no bot token: set DISTRIBUTOR_TELEGRAM_TOKEN (or DISTRIBUTOR_TELEGRAM_TOKEN_FILE)"
-            )
-        try:
-            return _bots.get(self.settings)
-        except Exception as error:
-            said = redact(str(error), self._secret)
-            raise _misconfigured(f"no Telegram bot: check telegram.proxy and the token ({said})") from None
+        return bot_thread(self.settings)
+
+
+def bot_thread(settings: TelegramSettings) -> BotThread:
+    """This process's bot. Raises Unavailable (scope channel) without a token, or with a proxy that is none."""
+    secret = settings.token.get_secret_value()
+    if not secret:
+        raise _misconfigured(
+            "no bot token: set DISTRIBUTOR_TELEGRAM_TOKEN (or DISTRIBUTOR_TELEGRAM_TOKEN_FILE)"
+        )
+    try:
+        return _bots.get(settings)
+    except Exception as error:
+        said = redact(str(error), secret)
+        raise _misconfigured(f"no Telegram bot: check telegram.proxy and the token ({said})") from None
 
 
 def _may_go_in_parts(error: TelegramError) -> bool:

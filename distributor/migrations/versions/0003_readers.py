@@ -18,6 +18,7 @@ UTC = sa.DateTime(timezone=True)
 def upgrade() -> None:
     op.add_column("subscribers", sa.Column("linked_to", KEY, nullable=True))
     op.add_column("subscribers", sa.Column("asked_at", UTC, nullable=True))
+    op.add_column("subscribers", sa.Column("heard_at", UTC, nullable=True))
     op.create_index("ix_subscribers_linked_to", "subscribers", ["linked_to"])
     op.add_column("subscriptions", sa.Column("import_id", KEY, nullable=True))
     op.add_column("suppressions", sa.Column("import_id", KEY, nullable=True))
