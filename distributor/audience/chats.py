@@ -211,9 +211,14 @@ class Chats(Choices):
     def _remember(self, connection: Connection, said: Word, language: str, now: datetime) -> int:
         """The chat's number."""
         asked = SignUp(
-            channel="telegram", address=said.chat, newsletters=(), language=language, source="telegram"
+            channel="telegram",
+            address=said.chat,
+            newsletters=(),
+            language=language,
+            source="telegram",
+            vouched=True,  # who writes to the bot is there: nobody has to be asked to confirm
         )
-        number, _asked_at = self._subscriber(connection, asked, now)
+        number = self._subscriber(connection, asked, now).id
         if said.at:
             self._note_heard(connection, number, said.at)
         return number
