@@ -227,3 +227,12 @@ def test_a_confirmation_leaves_while_an_issue_is_being_sent(
     assert text is not None
     assert re.search(r"/confirm/[\w-]{22}\b", text.get_content())
     assert "List-Unsubscribe" not in mail
+
+
+def test_nothing_that_was_typed_is_in_it(world: World, room: PostRoom) -> None:
+    """Who signs others up must not be able to send them words of theirs (advertising, threats) as our mail."""
+    typed = "buy-now.example"
+    world.audience.sign_up(asking(name=f"see {typed}", tags=(typed,), attributes={"note": typed}))
+    room.send_due()
+    [parcel] = world.channel.accepted
+    assert typed not in repr((parcel.message.content, parcel.values, parcel.recipient))
