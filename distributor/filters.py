@@ -33,7 +33,7 @@ _WORDS = ("and", "or", "not")
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<parenthesis>[()])
-  | (?P<name>[^\s():"]+):(?:"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<value>[^\s()"]+))(?=[\s()]|$)
+  | (?P<name>[^\s():"（）：“”]+):(?:"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<value>[^\s()"]+))(?=[\s()]|$)
   | (?P<word>(?:and|or|not)(?=[\s()]|$))
     )""",
     re.VERBOSE | re.IGNORECASE,
@@ -66,16 +66,16 @@ class Not:
 
 
 @dataclass(frozen=True)
-class All:
+class AllOf:
     terms: Sequence["Filter"]
 
 
 @dataclass(frozen=True)
-class Any:
+class AnyOf:
     terms: Sequence["Filter"]
 
 
-Filter = Condition | Not | All | Any
+Filter = Condition | Not | AllOf | AnyOf
 
 
 class _Token(NamedTuple):
@@ -133,7 +133,9 @@ def _condition(name: str, value: str, column: int) -> Condition:
         raise FilterError(column, f"{name!r} is not known; expected {_examples()}")
     if not value.strip():
         raise FilterError(column + len(name) + 1, "expected a value behind the colon")
-    return Condition(known, value, attribute, _day(value, column + len(name) + 1) if known == "since" else None)
+    return Condition(
+        known, value, attribute, _day(value, column + len(name) + 1) if known == "since" else None
+    )
 
 
 def _day(value: str, column: int) -> date:
@@ -146,9 +148,11 @@ def _day(value: str, column: int) -> date:
 def _not_understood(rest: str) -> str:
     found = rest.split(maxsplit=1)[0][:40]
     if found.translate(_WIDE) != found:
-        return f"found {found!r}; write the plain characters : ( ) \""
+        return f'found {found!r}; write the plain characters : ( ) "'
     if re.match(r"[^\s():\"]+:\"", rest):
-        return 'expected a quote at the end of the value, and a blank behind it (a quote inside is written \\")'
+        return (
+            'expected a quote at the end of the value, and a blank behind it (a quote inside is written \\")'
+        )
     if re.match(r"[^\s():\"]+:", rest):
         return f"expected a value directly behind the colon of {found!r}"
     return f"expected {_examples()}; found {found!r}"
@@ -183,13 +187,13 @@ class _Parser:
         terms = [self._all()]
         while self._take("or"):
             terms.append(self._all())
-        return Any(tuple(terms)) if len(terms) > 1 else terms[0]
+        return AnyOf(tuple(terms)) if len(terms) > 1 else terms[0]
 
     def _all(self) -> Filter:
         terms = [self._term()]
         while self._take("and"):
             terms.append(self._term())
-        return All(tuple(terms)) if len(terms) > 1 else terms[0]
+        return AllOf(tuple(terms)) if len(terms) > 1 else terms[0]
 
     def _term(self) -> Filter:
         token = self._next

@@ -5,7 +5,10 @@ spreadsheets show as text; reading takes it away again. What begins with apostro
 more, so that `plain(guarded(cell)) == cell` holds for every text.
 """
 
+import csv
+import io
 import re
+from collections.abc import Iterable, Sequence
 
 _FORMULA = r"[=+\-@＝＋－＠\t\r\n]"
 _NEEDS_GUARD = re.compile(rf"'*{_FORMULA}")
@@ -20,3 +23,16 @@ def guarded(cell: str) -> str:
 def plain(cell: str) -> str:
     """A cell as it was before it was `guarded`; any other as it stands."""
     return cell[1:] if _GUARDED.match(cell) else cell
+
+
+def joined(values: Iterable[str]) -> str:
+    """Several values in one cell, separated by commas; one with a comma or a quote in it is quoted."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(list(values))
+    return line.getvalue()
+
+
+def parted(cell: str) -> Sequence[str]:
+    """The values that were `joined`; blanks around them do not count."""
+    row = next(csv.reader([cell], skipinitialspace=True), [])
+    return [value.strip() for value in row if value.strip()]

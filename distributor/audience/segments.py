@@ -1,13 +1,13 @@
 """A part of an audience, named by filters: their conditions as SQL, with bound values."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time, tzinfo
+from datetime import UTC, date, datetime, time, tzinfo
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, not_, or_
+from sqlalchemy import ColumnElement, and_, exists, func, not_, or_
 
 from distributor.audience.values import AudienceQuery
-from distributor.filters import All, Any, Condition, Filter, Not, parse_filter
+from distributor.filters import AllOf, AnyOf, Condition, Filter, Not, parse_filter
 from distributor.tables import (
     issue_segments,
     subscribers,
@@ -37,9 +37,9 @@ class Segment(NamedTuple):
         match tree:
             case Not(term):
                 return not_(self._of(term))
-            case All(terms):
+            case AllOf(terms):
                 return and_(*map(self._of, terms))
-            case Any(terms):
+            case AnyOf(terms):
                 return or_(*map(self._of, terms))
             case Condition():
                 return self._one(tree)
@@ -47,23 +47,21 @@ class Segment(NamedTuple):
     def _one(self, asked: Condition) -> ColumnElement[bool]:
         """Never null: "not" of it must find who has no such thing."""
         if asked.since:
-            begins = datetime.combine(asked.since, time.min, self.zone)
-            return and_(subscriptions.c.activated_at.is_not(None), subscriptions.c.activated_at >= begins)
-        match asked.name:
-            case "tag":
-                return _has_tag(asked.value)
-            case "attr.":
-                return _has_attribute(asked.attribute, asked.value)
-            case "source":
-                return subscriptions.c.source == asked.value
-            case "domain":
-                return subscribers.c.domain == asked.value.lower().removeprefix("@")
-            case "lang":
-                return self._reads(asked.value.lower())
-        return false()
+            return self._began(asked.since)
+        return {
+            "tag": lambda: _has_tag(asked.value),
+            "attr.": lambda: _has_attribute(asked.attribute, asked.value),
+            "source": lambda: subscriptions.c.source == asked.value,
+            "domain": lambda: subscribers.c.domain == asked.value.lower().removeprefix("@"),
+            "lang": lambda: self._reads(asked.value.lower()),
+        }[asked.name]()
+
+    def _began(self, day: date) -> ColumnElement[bool]:
+        begins = datetime.combine(day, time.min, self.zone)
+        return and_(subscriptions.c.activated_at.is_not(None), subscriptions.c.activated_at >= begins)
 
     def _reads(self, language: str) -> ColumnElement[bool]:
-        known = func.lower(func.coalesce(subscribers.c.language, self.language))
+        known = func.lower(func.coalesce(func.nullif(subscribers.c.language, ""), self.language))
         return or_(known == language, known.startswith(f"{language}-", autoescape=True))
 
 
