@@ -3,7 +3,7 @@
 from distributor.audience.addresses import domain_of, fingerprint, masked, mention, normalise
 from distributor.audience.chats import CONNECT_WITHIN, Chat, Chats, Linked, Overtaken, Word
 from distributor.audience.describing import Changes, Description
-from distributor.audience.exports import Export, Sheet, write_csv, write_json
+from distributor.audience.exports import Export, Exported, write_csv, write_json
 from distributor.audience.imports import Imports, in_batches, read_csv
 from distributor.audience.persons import Persons, Trace
 from distributor.audience.preferences import Place, Preferences
@@ -42,6 +42,7 @@ __all__ = [
     "Changes",
     "Description",
     "Export",
+    "Exported",
     "ImportReport",
     "Linked",
     "NewSubscriber",
@@ -51,7 +52,6 @@ __all__ = [
     "Received",
     "Record",
     "Segment",
-    "Sheet",
     "SignUp",
     "Subscription",
     "SubscriptionRecord",

@@ -42,17 +42,19 @@ class Describing(Store):
         add = [tag_of(tag) for tag in changes.add]
         values = {name_of(name): value_of(value) for name, value in changes.attributes.items()}
         with self.database.write() as connection:
-            number = self._number(connection, newsletter, channel, known)
+            number = self._subscription_id(connection, newsletter, channel, known)
             of = subscription_tags.c.subscription_id == number
             connection.execute(
-                delete(subscription_tags).where(of, subscription_tags.c.tag.in_(list(changes.remove)))
+                delete(subscription_tags).where(
+                    of, subscription_tags.c.tag.in_([tag.lower() for tag in changes.remove])
+                )
             )
             rows = [{"subscription_id": number, "tag": tag} for tag in dict.fromkeys(add)]
             insert_ignore(self.database, subscription_tags, rows, connection)
-            self._set(connection, number, values)
+            self._set_attributes(connection, number, values)
             return self._descriptions(connection, [number])[number]
 
-    def _set(self, connection: Connection, number: int, values: Mapping[str, str]) -> None:
+    def _set_attributes(self, connection: Connection, number: int, values: Mapping[str, str]) -> None:
         connection.execute(
             delete(subscription_attributes).where(
                 subscription_attributes.c.subscription_id == number,
@@ -67,7 +69,7 @@ class Describing(Store):
         if rows:
             connection.execute(insert(subscription_attributes), rows)
 
-    def _number(self, connection: Connection, newsletter: str, channel: str, address: str) -> int:
+    def _subscription_id(self, connection: Connection, newsletter: str, channel: str, address: str) -> int:
         query = (
             select(subscriptions.c.id)
             .join(subscribers, subscribers.c.id == subscriptions.c.subscriber_id)
@@ -104,8 +106,13 @@ class Describing(Store):
 
 
 def tag_of(text: str) -> str:
-    """A tag in its one spelling. Raises RequestRefused for what cannot be one."""
-    return _text(text, LONGEST_TAG, "tag")
+    """A tag in its one spelling, in lower case. Raises RequestRefused for what cannot be one."""
+    tag = _text(text, LONGEST_TAG, "tag").lower()
+    if re.search("[,;]", tag):
+        raise RequestRefused(
+            f"{tag!r} cannot be a tag: where several stand in one cell, , and ; separate them"
+        )
+    return tag
 
 
 def name_of(text: str) -> str:

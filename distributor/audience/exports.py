@@ -44,7 +44,7 @@ class Export(StrEnum):
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Exported:
     """A table with its rows, which are read from the database as they are asked for."""
 
     columns: Sequence[str]
@@ -55,7 +55,7 @@ class Exports(Describing):
     """Reads tables that do not fit into memory."""
 
     @contextmanager
-    def export(self, what: Export, newsletter: str, segment: Segment | None = None) -> Iterator[Sheet]:
+    def export(self, what: Export, newsletter: str, segment: Segment | None = None) -> Iterator[Exported]:
         """The rows of one moment, for as long as the block lasts.
 
         Raises RequestRefused for a segment of what is not about subscriptions.
@@ -66,9 +66,9 @@ class Exports(Describing):
             if what is Export.SUBSCRIBERS:
                 yield self._subscribers(connection, newsletter, segment)
             else:
-                yield _sheet(connection, _QUERIES[what](newsletter, segment))
+                yield _rows_of(connection, _QUERIES[what](newsletter, segment))
 
-    def _subscribers(self, connection: Connection, newsletter: str, segment: Segment | None) -> Sheet:
+    def _subscribers(self, connection: Connection, newsletter: str, segment: Segment | None) -> Exported:
         names = connection.execute(
             select(subscription_attributes.c.name)
             .join(subscriptions, subscriptions.c.id == subscription_attributes.c.subscription_id)
@@ -79,7 +79,7 @@ class Exports(Describing):
         attributes = list(names)
         query = subscription_query(newsletter).add_columns(subscriptions.c.id)
         query = _narrowed(query, segment).order_by(subscribers.c.id)
-        return Sheet(
+        return Exported(
             [*_SUBSCRIBER, "tags", *(ATTRIBUTE + name for name in attributes)],
             self._described(connection, query, attributes),
         )
@@ -186,8 +186,8 @@ def _narrowed(query: Select[Any], segment: Segment | None) -> Select[Any]:
     return in_segment(query, segment) if segment else query
 
 
-def _sheet(connection: Connection, query: Select[Any]) -> Sheet:
-    return Sheet(
+def _rows_of(connection: Connection, query: Select[Any]) -> Exported:
+    return Exported(
         list(query.selected_columns.keys()), (row for page in _pages(connection, query) for row in page)
     )
 
@@ -196,24 +196,24 @@ def _pages(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Row[
     return connection.execute(query, execution_options={"yield_per": PAGE}).partitions()
 
 
-def write_csv(sheet: Sheet, file: IO[str], *, bom: bool = False) -> int:
+def write_csv(exported: Exported, file: IO[str], *, bom: bool = False) -> int:
     """Returns how many rows. `bom`: Excel takes a file without for the computer's own code page."""
     if bom:
         file.write("\ufeff")
     writer, rows = csv.writer(file), 0
-    writer.writerow(sheet.columns)
-    for row in sheet.rows:
+    writer.writerow(exported.columns)
+    for row in exported.rows:
         writer.writerow([_cell(value) for value in row])
         rows += 1
     return rows
 
 
-def write_json(sheet: Sheet, file: IO[str]) -> int:
+def write_json(exported: Exported, file: IO[str]) -> int:
     """One array, one object a line. Returns how many rows."""
     rows = 0
     file.write("[")
-    for row in sheet.rows:
-        named = dict(zip(sheet.columns, map(_plain, row), strict=True))
+    for row in exported.rows:
+        named = dict(zip(exported.columns, map(_plain, row), strict=True))
         file.write(",\n" if rows else "\n")
         file.write(json.dumps(named, ensure_ascii=False))
         rows += 1

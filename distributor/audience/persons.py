@@ -58,25 +58,25 @@ class Persons(Exports):
         with self.database.read() as connection:
             row = connection.execute(_subscriber(channel, known)).first()
             if row is None:
-                return [self._trace(connection, channel, known, 0)]
+                return [self._trace_of(connection, channel, known, 0)]
             root = row.linked_to or row.id
             everywhere = or_(subscribers.c.id == root, subscribers.c.linked_to == root)
             rows = connection.execute(select(subscribers).where(everywhere).order_by(subscribers.c.id))
-            return [self._trace(connection, one.channel, one.address, one.id) for one in rows]
+            return [self._trace_of(connection, one.channel, one.address, one.id) for one in rows]
 
     def record_of(self, trace: Trace) -> Mapping[str, Any]:
         """What the audience keeps under an address, by section; times are aware. No token: those are the reader's keys."""
         with self.database.read() as connection:
             return {
                 "subscriber": next(iter(_named(connection, _about(trace))), None),
-                "subscriptions": self._subscriptions(connection, trace),
+                "subscriptions": self._subscribed_to(connection, trace),
                 "consents": _named(connection, _evidence(trace)),
                 "letters": _named(connection, _letters(trace)),
                 "links": _named(connection, _links(trace)),
                 "events": _named(connection, _events(trace)),
                 "suppressions": _named(connection, _suppressions(trace)),
                 "resends": _named(connection, _resends(trace)),
-                "webhook_calls": self._calls(connection, trace),
+                "webhook_calls": self._calls_naming(connection, trace),
             }
 
     def withdraw(self, traces: Sequence[Trace]) -> None:
@@ -97,20 +97,20 @@ class Persons(Exports):
         """
         with self.database.write() as connection:
             now = self.database.now(connection)
-            self._remove(connection, _numbers(traces))
+            self._remove_rows(connection, _numbers(traces))
             for trace in traces:
                 self._suppress_hashed(connection, trace, now)
-                _rename(connection, events, trace, detail="")
                 _rename(connection, resends, trace)
+                _rename_events(connection, trace)
                 for table, columns in _TEXTS:
                     _blot(connection, table, columns, mention(trace.address), trace.address)
             return sum(self._empty_calls(connection, trace) for trace in traces)
 
-    def _trace(self, connection: Connection, channel: str, address: str, number: int) -> Trace:
+    def _trace_of(self, connection: Connection, channel: str, address: str, number: int) -> Trace:
         instead = fingerprint(self.key(connection), channel, address)
         return Trace(channel=channel, address=address, subscriber_id=number, instead=instead)
 
-    def _subscriptions(self, connection: Connection, trace: Trace) -> Sequence[Mapping[str, Any]]:
+    def _subscribed_to(self, connection: Connection, trace: Trace) -> Sequence[Mapping[str, Any]]:
         row = subscriptions.c
         query = (
             select(
@@ -135,13 +135,13 @@ class Persons(Exports):
             for one in found
         ]
 
-    def _calls(self, connection: Connection, trace: Trace) -> Sequence[Mapping[str, Any]]:
+    def _calls_naming(self, connection: Connection, trace: Trace) -> Sequence[Mapping[str, Any]]:
         row = webhook_calls.c
         found = _quoting(connection, webhook_calls, ("body", "text"), mention(trace.address), trace.address)
         query = select(row.endpoint, row.kind, row.body, row.state, row.created_at, row.sent_at)
         return _named(connection, query.where(row.id.in_([one.id for one in found])))
 
-    def _remove(self, connection: Connection, numbers: Sequence[int]) -> None:
+    def _remove_rows(self, connection: Connection, numbers: Sequence[int]) -> None:
         owned = select(subscribers.c.id).where(subscribers.c.id.in_(numbers))
         if not self.database.sqlite:
             owned = owned.with_for_update()  # a sign-up at this moment waits, and then finds nobody
@@ -262,10 +262,21 @@ def _resends(trace: Trace) -> Any:
     )
 
 
-def _rename(connection: Connection, table: Table, trace: Trace, **more: Any) -> None:
+def _rename(connection: Connection, table: Table, trace: Trace) -> None:
     there = or_(table.c.channel == trace.channel, table.c.channel.is_(None))
     renamed = update(table).where(table.c.address == trace.address, there)
-    connection.execute(renamed.values(address=trace.instead, **more))
+    connection.execute(renamed.values(address=trace.instead))
+
+
+def _rename_events(connection: Connection, trace: Trace) -> None:
+    """An event of our own may have the address in its name as well."""
+    row, pattern = events.c, mention(trace.address)
+    query = select(row.id, row.provider_event_id).where(
+        row.address == trace.address, row.channel == trace.channel
+    )
+    for number, name in connection.execute(query).all():
+        renamed = {"provider_event_id": pattern.sub(trace.instead, name), "address": trace.instead}
+        connection.execute(update(events).where(row.id == number).values(detail="", **renamed))
 
 
 def _quoting(

@@ -49,7 +49,7 @@ class Segment(NamedTuple):
         if asked.since:
             return self._began(asked.since)
         return {
-            "tag": lambda: _has_tag(asked.value),
+            "tag": lambda: _has_tag(asked.value.lower()),
             "attr.": lambda: _has_attribute(asked.attribute, asked.value),
             "source": lambda: subscriptions.c.source == asked.value,
             "domain": lambda: subscribers.c.domain == asked.value.lower().removeprefix("@"),

@@ -131,6 +131,14 @@ class Store:
         erased = fingerprint(self.key(connection), channel, address)
         return {"channel": channel, "address": address, "erased": erased}
 
+    def _kept_spelling(self, connection: Connection, channel: str, address: str) -> str:
+        """What may be written down of an address: its fingerprint when it was erased and has not come back."""
+        erased = fingerprint(self.key(connection), channel, address)
+        query = select(suppressions.c.id).where(
+            suppressions.c.channel == channel, suppressions.c.address == erased
+        )
+        return erased if connection.execute(query).first() else address
+
     def _one(self, connection: Connection, newsletter: str, channel: str, address: str) -> Subscription:
         query = subscription_query(newsletter).where(
             subscribers.c.channel == channel, subscribers.c.address == address

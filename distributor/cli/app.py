@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from distributor import __version__
-from distributor.cli import bot, checking, issues, operate, persons, readers, sending, serve, site, tokens, webhooks
+from distributor.cli import (
+    bot,
+    checking,
+    issues,
+    operate,
+    persons,
+    readers,
+    sending,
+    serve,
+    site,
+    tokens,
+    webhooks,
+)
 from distributor.cli.context import default_project
 from distributor.cli.output import complain
 from distributor.errors import DistributorError

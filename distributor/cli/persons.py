@@ -119,8 +119,11 @@ def export(
     with distributor_of(context) as distributor:
         chosen = distributor.settings.newsletter(newsletter)
         segment = asked_segment(chosen, filter_text)
-        with distributor.audience.export(Export(what), chosen.slug, segment) as sheet, _opened(out) as file:
-            rows = write_csv(sheet, file, bom=bom) if format_ == "csv" else write_json(sheet, file)
+        with (
+            distributor.audience.export(Export(what), chosen.slug, segment) as exported,
+            _opened(out) as file,
+        ):
+            rows = write_csv(exported, file, bom=bom) if format_ == "csv" else write_json(exported, file)
     if out:
         say(f"{rows} rows written to {out}")
 
