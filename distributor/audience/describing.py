@@ -24,6 +24,9 @@ class Description:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
+NOTHING = Description()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Changes:
     """What to change of a description; an attribute of "" is taken away."""
@@ -52,7 +55,7 @@ class Describing(Store):
             rows = [{"subscription_id": number, "tag": tag} for tag in dict.fromkeys(add)]
             insert_ignore(self.database, subscription_tags, rows, connection)
             self._set_attributes(connection, number, values)
-            return self._descriptions(connection, [number])[number]
+            return self._descriptions(connection, [number]).get(number, NOTHING)
 
     def _set_attributes(self, connection: Connection, number: int, values: Mapping[str, str]) -> None:
         connection.execute(
@@ -86,23 +89,26 @@ class Describing(Store):
         return int(number)
 
     def _descriptions(self, connection: Connection, numbers: Sequence[int]) -> Mapping[int, Description]:
-        """Subscription → its description, of each of them."""
-        tags: dict[int, list[str]] = {number: [] for number in numbers}
-        values: dict[int, dict[str, str]] = {number: {} for number in numbers}
+        """Subscription → its description, of those that have one."""
+        tags: dict[int, list[str]] = {}
+        values: dict[int, dict[str, str]] = {}
         tagged, described = subscription_tags.c, subscription_attributes.c
         for number, tag in connection.execute(
             select(tagged.subscription_id, tagged.tag)
             .where(tagged.subscription_id.in_(numbers))
             .order_by(tagged.tag)
         ):
-            tags[number].append(tag)
+            tags.setdefault(number, []).append(tag)
         for number, name, value in connection.execute(
             select(described.subscription_id, described.name, described.value)
             .where(described.subscription_id.in_(numbers))
             .order_by(described.name)
         ):
-            values[number][name] = value
-        return {number: Description(tags=tags[number], attributes=values[number]) for number in numbers}
+            values.setdefault(number, {})[name] = value
+        return {
+            number: Description(tags=tags.get(number, ()), attributes=values.get(number, {}))
+            for number in tags.keys() | values.keys()
+        }
 
 
 def tag_of(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import IO, Any
 from sqlalchemy import Connection, Row, Select, select
 
 from distributor.audience.csv_cells import guarded, joined
-from distributor.audience.describing import Describing
+from distributor.audience.describing import NOTHING, Describing
 from distributor.audience.segments import Segment, in_segment
 from distributor.audience.store import subscription_query
 from distributor.errors import RequestRefused
@@ -90,11 +90,11 @@ class Exports(Describing):
         for page in _pages(connection, query):
             known = self._descriptions(connection, [row.id for row in page])
             for row in page:
-                found = known[row.id]
+                found = known.get(row.id, NOTHING)
                 own = row._mapping  # noqa: SLF001 - the documented way to a row's names
                 yield [
                     *(own[name] for name in _SUBSCRIBER),
-                    joined(found.tags),
+                    joined(found.tags) if found.tags else None,
                     *(found.attributes.get(name) for name in attributes),
                 ]
 
@@ -222,7 +222,9 @@ def write_json(exported: Exported, file: IO[str]) -> int:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else guarded(str(_plain(value)))
+    if value is None:
+        return ""
+    return guarded(value if isinstance(value, str) else str(_plain(value)))
 
 
 def _plain(value: Any) -> Any:

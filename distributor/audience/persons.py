@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, Text, delete, func, insert, or_, select, type_coerce, update
 
 from distributor.audience.addresses import fingerprint, mention, normalise
+from distributor.audience.describing import NOTHING
 from distributor.audience.exports import Exports
 from distributor.audience.store import subscription_of, subscription_query
 from distributor.audience.values import Visit
@@ -130,10 +131,7 @@ class Persons(Exports):
         )
         found = _named(connection, query)
         known = self._descriptions(connection, [one["id"] for one in found])
-        return [
-            {**_without_id(one), "tags": known[one["id"]].tags, "attributes": known[one["id"]].attributes}
-            for one in found
-        ]
+        return [{**_without_id(one), **vars(known.get(one["id"], NOTHING))} for one in found]
 
     def _calls_naming(self, connection: Connection, trace: Trace) -> Sequence[Mapping[str, Any]]:
         row = webhook_calls.c
