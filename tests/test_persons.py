@@ -50,6 +50,7 @@ from distributor.model import (
     ResendScope,
     SuppressionReason,
 )
+from distributor.outbox import Outbox
 from distributor.sentlog import SentLog
 from distributor.tables import (
     deliveries,
@@ -445,6 +446,19 @@ class TestWhileItIsSent:
         assert world.check_sum(issue).failed == 1
         with world.database.read() as connection:
             assert connection.execute(select(suppressions.c.reason)).scalars().all() == ["bounced"]
+
+    def test_so_is_a_letter_and_those_that_wait_are_taken_back(self, world: World) -> None:
+        sign_up(world)
+        outbox = Outbox(world.database)
+        (letter,) = outbox.take_due()
+        sign_up(world, BOB)
+        with pytest.raises(RequestRefused, match="a letter is being sent to ann@"):
+            forget(world.engine, "email", ANN, patience=timedelta(0))
+        outbox.settle(letter, DeliveryState.SENT, code="250", text=f"ok {ANN}")
+        forget(world.engine, "email", ANN)
+        forget(world.engine, "email", BOB)
+        assert outbox.counts() == {}
+        assert naming(world, ANN, BOB) == []
 
     def test_a_window_that_is_being_written_brings_nobody_back(
         self, world: World, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ from distributor.audience.describing import NOTHING
 from distributor.audience.exports import Exports
 from distributor.audience.store import subscription_of, subscription_query
 from distributor.audience.values import Visit
-from distributor.model import SuppressionReason
+from distributor.model import DeliveryState, SuppressionReason
 from distributor.tables import (
     channel_stops,
     consent_texts,
@@ -81,7 +81,7 @@ class Persons(Exports):
             }
 
     def withdraw(self, traces: Sequence[Trace]) -> None:
-        """Ends all their subscriptions: nothing new is begun for them from now on."""
+        """Ends all their subscriptions, and takes back letters that wait: nothing new is begun for them from now on."""
         visit = Visit(source=FORGOTTEN)
         with self.database.write() as connection:
             now = self.database.now(connection)
@@ -89,6 +89,18 @@ class Persons(Exports):
             for found in [subscription_of(row) for row in connection.execute(query)]:
                 if self._end(connection, found.token, FORGOTTEN, now):
                     self._left(connection, found, visit, now)
+            waiting = letters.c.state == DeliveryState.PENDING
+            connection.execute(delete(letters).where(letters.c.subscriber_id.in_(_numbers(traces)), waiting))
+
+    def letters_in_hand(self, traces: Sequence[Trace]) -> int:
+        """Letters to them that a process has in hand right now."""
+        with self.database.read() as connection:
+            query = select(func.count()).where(
+                letters.c.subscriber_id.in_(_numbers(traces)),
+                letters.c.state == DeliveryState.SENDING,
+                letters.c.due_at > self.database.now(connection),  # the end of its lease
+            )
+            return connection.execute(query).scalar_one()
 
     def erase(self, traces: Sequence[Trace]) -> int:
         """Removes the person; what must stay for the sums (events, resends) keeps a fingerprint instead of the address.

@@ -122,16 +122,22 @@ def _erase_deliveries(engine: Engine, traces: Sequence[Trace]) -> int:
 def _wait_for_workers(engine: Engine, traces: Sequence[Trace], patience: timedelta) -> None:
     """What a worker has in hand comes back with the address in it, and with what the server says of it."""
     looks = int(patience.total_seconds() / LOOK)
-    while busy := [
-        issue for trace in traces for issue in engine.ledger.in_hand(trace.channel, trace.address)
-    ]:
+    while busy := _in_hand(engine, traces):
         if looks <= 0:
             raise RequestRefused(
-                f"issue {busy[0]} is being sent to {traces[0].address} at this moment. Nothing more will be; "
+                f"{busy} is being sent to {traces[0].address} at this moment. Nothing more will be; "
                 "what is kept is erased when you ask again in a few minutes"
             )
         looks -= 1
         engine.sleep(LOOK)
+
+
+def _in_hand(engine: Engine, traces: Sequence[Trace]) -> str:
+    """What a worker is sending to them; empty: nothing."""
+    for trace in traces:
+        if issues := engine.ledger.in_hand(trace.channel, trace.address):
+            return f"issue {issues[0]}"
+    return "a letter" if engine.audience.letters_in_hand(traces) else ""
 
 
 def _erase_files(engine: Engine, traces: Sequence[Trace]) -> int:
