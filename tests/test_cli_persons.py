@@ -77,6 +77,8 @@ class TestFilters:
         assert plan.out.split()[-6:] == ["1", "nothing", "was", "sent", "(dry", "run)"]
         assert two.send("receipts", "--extra", "--filter", "tag:beta").status == 0
         assert two.inbox == {ANN: 1}
+        assert "email: only subscribers with (tag:beta)" in two.run("status", "1").out
+        assert two.run("status", "1", "--json").json["filters"] == {"email": ["tag:beta"]}
 
     def test_a_rehearsal_is_for_those_whom_the_filters_mean(self, two: Shop) -> None:
         folder = two.project.root / "rehearsed"

@@ -113,7 +113,8 @@ class TestSubscribers:
         )
         assert datetime.fromisoformat(ann["consent_at"]).tzinfo is not None
         assert (bob["state"], bob["end_reason"], bob["attr.city"]) == ("unsubscribed", "link", "")
-        assert cy["suppressed"] == "bounced"
+        assert [row["status"] for row in (ann, bob, cy)] == ["active", "unsubscribed", "bounced"]
+        assert cy["state"] == "active"
         assert (chat["address"], chat["channel"]) == ("'-100123", "telegram")
         assert not any("token" in name for name in ann)
 

@@ -80,7 +80,7 @@ class Exports(Describing):
         query = subscription_query(newsletter).add_columns(subscriptions.c.id)
         query = _narrowed(query, segment).order_by(subscribers.c.id)
         return Exported(
-            [*_SUBSCRIBER, "tags", *(ATTRIBUTE + name for name in attributes)],
+            [*_SUBSCRIBER, STATUS, "tags", *(ATTRIBUTE + name for name in attributes)],
             self._described(connection, query, attributes),
         )
 
@@ -94,6 +94,7 @@ class Exports(Describing):
                 own = row._mapping  # noqa: SLF001 - the documented way to a row's names
                 yield [
                     *(own[name] for name in _SUBSCRIBER),
+                    row.suppressed or row.state,
                     joined(found.tags) if found.tags else None,
                     *(found.attributes.get(name) for name in attributes),
                 ]
@@ -112,8 +113,9 @@ _SUBSCRIBER = (
     "activated_at",
     "ended_at",
     "end_reason",
-    "suppressed",
 )
+#: How a reader stands: why nothing may be sent there, else the subscription's state. `import` goes by it.
+STATUS = "status"
 
 
 def _consents(newsletter: str, segment: Segment | None) -> Select[Any]:
