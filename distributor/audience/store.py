@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, bindparam, event, func, insert, or_, select, update
 
-from distributor.audience.addresses import domain_of, fingerprint
+from distributor.audience.addresses import HASHED, domain_of, fingerprint
 from distributor.audience.values import NewSubscriber, Subscription, Visit
 from distributor.db import Database, insert_ignore, one_or_many
 from distributor.model import (
@@ -105,7 +105,7 @@ class Store:
     def _without_erased(
         self, connection: Connection, new: Sequence[tuple[NewSubscriber, str]]
     ) -> Sequence[tuple[NewSubscriber, str]]:
-        hashed = suppressions.c.address.startswith("erased:", autoescape=True)
+        hashed = suppressions.c.address.startswith(HASHED)
         if not connection.execute(select(suppressions.c.id).where(hashed).limit(1)).first():
             return new
         key = self.key(connection)
