@@ -371,6 +371,22 @@ class TestComingBack:
         with pytest.raises(RequestRefused, match="that is final"):
             world.audience.unsuppress("email", ANN)
 
+    def test_a_reason_that_was_found_wrong_leaves_the_way_open(self, world: World) -> None:
+        sign_up(world)
+        link(world, CHAT, ANN)
+        world.audience.suppress("email", ANN, SuppressionReason.BOUNCED)
+        world.audience.suppress("telegram", CHAT, SuppressionReason.BLOCKED)
+        forget(world.engine, "email", ANN)
+        sign_up(world, vouched=False)
+        assert naming(world, ANN) == []
+        world.audience.unsuppress("email", ANN)
+        with world.database.read() as connection:
+            assert set(connection.execute(select(suppressions.c.reason)).scalars()) == {"erased"}
+        sign_up(world)
+        assert naming(world, ANN) == []
+        sign_up(world, vouched=False)
+        assert naming(world, ANN) != []
+
     def test_a_late_complaint_is_noted_under_the_hash(self, world: World) -> None:
         sign_up(world)
         forget(world.engine, "email", ANN)

@@ -9,9 +9,6 @@ from email_validator import EmailNotValidError, validate_email
 
 from distributor.errors import RequestRefused
 
-#: How a fingerprint begins; no address does.
-HASHED = "erased:"
-
 
 def normalise(channel: str, address: str) -> str:
     """The one spelling of an address on a channel. Raises RequestRefused for what cannot be one."""
@@ -50,6 +47,10 @@ def fingerprint(key: str, channel: str, address: str) -> str:
     """What is kept of an address that was erased: enough to recognise it, by who has the installation's key."""
     digest = hmac.new(key.encode(), f"{channel}\0{address}".encode(), hashlib.sha256).hexdigest()
     return f"{HASHED}{digest[:40]}"
+
+
+#: How a fingerprint begins; no address does.
+HASHED = "erased:"
 
 
 def mention(address: str) -> re.Pattern[str]:

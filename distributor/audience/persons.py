@@ -164,11 +164,12 @@ class Persons(Exports):
         connection.execute(delete(subscribers).where(subscribers.c.id.in_(numbers)))
 
     def _suppress_hashed(self, connection: Connection, trace: Trace, now: datetime) -> None:
-        """Under the fingerprint, with the reason there was; a lasting one wins over "erased"."""
+        """Under the fingerprint, with the reason there was; one that the reader cannot end themselves wins over "erased"."""
         of = suppressions.c.channel == trace.channel
         spellings = suppressions.c.address.in_([trace.address, trace.instead])
         reasons = [*connection.execute(select(suppressions.c.reason).where(of, spellings)).scalars()]
-        lasting = [reason for reason in reasons if reason != SuppressionReason.ERASED]
+        ended = {SuppressionReason.ERASED, SuppressionReason.BLOCKED}
+        lasting = [reason for reason in reasons if reason not in ended]
         lasting.sort(key=lambda reason: reason != SuppressionReason.COMPLAINED)  # that one is final
         connection.execute(delete(suppressions).where(of, spellings))
         row = {"channel": trace.channel, "address": trace.instead, "note": "", "created_at": now}

@@ -29,9 +29,9 @@ class Suppressions(Store):
             insert_ignore(self.database, suppressions, [row], connection)
 
     def unsuppress(self, channel: str, address: str) -> None:
-        """The address may be used again.
+        """The address may be used again; of one that was erased, its reader may sign up again.
 
-        Raises RequestRefused when it is not suppressed, its reader complained, or asked to be forgotten.
+        Raises RequestRefused when it is not suppressed, its reader complained, or there is no other reason than that.
         """
         with self.database.write() as connection:
             reason = self._suppression(connection, channel, address)
@@ -39,11 +39,17 @@ class Suppressions(Store):
                 raise RequestRefused(f"{address} is not suppressed")
             if reason == SuppressionReason.COMPLAINED:
                 raise RequestRefused(f"{address} complained about our mail; that is final")
-            if self._kept_spelling(connection, channel, address) != address:
+            if reason == SuppressionReason.ERASED:
                 raise RequestRefused(
                     f"{address} was erased on request; only its reader can come back, by signing up"
                 )
-            connection.execute(delete(suppressions).where(*_of(channel, address)))
+            kept = self._kept_spelling(connection, channel, address)
+            of = _of(channel, kept)
+            connection.execute(
+                delete(suppressions).where(*of)
+                if kept == address
+                else update(suppressions).where(*of).values(reason=SuppressionReason.ERASED)
+            )
 
 
 def _of(channel: str, address: str) -> tuple[Any, ...]:
