@@ -212,7 +212,7 @@ def _without_id(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _about(trace: Trace) -> Any:
     row = subscribers.c
-    columns = (row.channel, row.address, row.name, row.language, row.created_at, row.asked_at)
+    columns = (row.name, row.language, row.created_at, row.asked_at, row.heard_at)
     return select(*columns).where(row.id == trace.subscriber_id)
 
 
