@@ -42,6 +42,8 @@ Clock = Callable[[], datetime]
 ISSUES_PER_PARTITION = 32
 #: Seconds after which a transaction in which nothing happens is ended by the server, and a wait for a lock given up.
 STUCK = 30
+#: Seconds that a reader of many rows may pause.
+PAUSE = 3600
 #: Seconds after which a pooled connection is looked at before it is used.
 IDLE = 2.0
 PARTITIONED = ("deliveries", "attempts")
@@ -82,6 +84,14 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A transaction that changes nothing."""
         with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def streaming(self) -> Iterator[Connection]:
+        """`read()` for more rows than fit into memory; whoever takes them (a pager, a slow pipe) may pause for long."""
+        with self.read() as connection:
+            if not self.sqlite:
+                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {PAUSE * 1000}"))
             yield connection
 
     @contextmanager
@@ -185,6 +195,11 @@ class Database:
             return
         low = issue_id // ISSUES_PER_PARTITION * ISSUES_PER_PARTITION
         connection.execute(text(f"ANALYZE deliveries_{low}"))
+
+    def analyze_table(self, connection: Connection, table: Table) -> None:
+        """The same for a table that was just filled."""
+        if not self.sqlite:
+            connection.execute(text(f"ANALYZE {table.name}"))
 
     def drop_issues(self, connection: Connection, table: Table, below: int) -> int:
         """Forgets rows of issues numbered below `below`: whole partitions on PostgreSQL, rows on SQLite."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from distributor.audience import NewSubscriber
+from distributor.audience import NewSubscriber, Segment
 from distributor.bootstrap import Distributor, build, prepare
+from distributor.dispatch import segment_of
 from distributor.model import SubscriptionState
 from distributor.sandbox.server import Sandbox
-from distributor.settings import Database, Settings, Smtp, WechatAccount, wechat_names
+from distributor.settings import Database, Newsletter, Settings, Smtp, WechatAccount, wechat_names
 
 #: Not secrets: the sandbox takes any token and key of the right shape.
 SANDBOX_TOKEN = "1:sandbox-token-of-no-bot"  # noqa: S105
@@ -63,10 +64,34 @@ def rehearsal(settings: Settings, sandbox: Sandbox, database: Path) -> Iterator[
         distributor.close()
 
 
-def copy_audience(source: Distributor, target: Distributor, newsletter: str) -> int:
+def unfiltered(newsletter: Newsletter) -> Newsletter:
+    """The newsletter for everybody who was copied: the filters chose them before, by tags that are not copied."""
+    tables = newsletter.channel_settings
+    kept = {
+        name: table.model_copy(update={"filter": ""}) if getattr(table, "filter", "") else table
+        for name, table in tables
+    }
+    audience = newsletter.audience.model_copy(update={"filter": ""})
+    return newsletter.model_copy(
+        update={"audience": audience, "channel_settings": tables.model_copy(update=kept)}
+    )
+
+
+def copy_audience(
+    source: Distributor, target: Distributor, newsletter: Newsletter, filter_text: str = ""
+) -> int:
     """Copies those who would get an issue now; returns how many."""
+    return sum(
+        _copy(source, target, newsletter.slug, channel, segment_of(newsletter, channel, filter_text))
+        for channel in newsletter.channels
+    )
+
+
+def _copy(source: Distributor, target: Distributor, newsletter: str, channel: str, segment: Segment) -> int:
     copied, after = 0, 0
-    while page := source.audience.listing(newsletter, after=after, limit=PAGE):
+    while page := source.audience.listing(
+        newsletter, channel=channel, segment=segment, after=after, limit=PAGE
+    ):
         after = page[-1].subscriber_id
         going = [item for item in page if item.state is SubscriptionState.ACTIVE and not item.suppressed]
         rows = [

@@ -9,6 +9,7 @@ that stands here, unless it was set back. The file goes by newsletter and slug, 
 database that is set back may give the issue and its deliveries other numbers.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from distributor.errors import DistributorError
 from distributor.model import DeliveryState, Issue, Outcome
@@ -68,7 +69,7 @@ class SentLog:
         rows = [_row(outcome) for outcome in outcomes if _tells(outcome)]
         if rows:
             # Begun on a line of its own: the one before may be the torn last words of a killed process.
-            self._write(issue, f"\n{json.dumps(rows, ensure_ascii=False, separators=(',', ':'))}\n".encode())
+            self._write(issue, b"\n" + _line(rows))
 
     def ends(self, issue: Issue) -> Sequence[Handed]:
         """The first and the last slices that were handed over; nothing when none was. Raises SentLogBroken."""
@@ -88,10 +89,17 @@ class SentLog:
             except FileNotFoundError:
                 continue  # another process forgets as well
 
+    def erase(self, channel: str, address: str, instead: str) -> int:
+        """Puts `instead` for an address, and for those its deliveries had before it moved there.
+
+        Returns how many files named it. Raises SentLogBroken.
+        """
+        return sum(_erase(path, channel, address, instead) for path in sorted(self.folder.glob(f"*{SUFFIX}")))
+
     def _write(self, issue: Issue, line: bytes) -> None:
         path = self._path(issue)
         try:
-            file = _open(path)
+            file = _open_current(path)
             try:
                 # One write: lines of two processes do not mix.
                 written = os.write(file, line) if line else 0
@@ -134,6 +142,88 @@ class SentLog:
         name = f"{issue.newsletter}/{issue.slug}"
         readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80]
         return self.folder / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}{SUFFIX}"
+
+
+def _open_current(path: Path) -> int:
+    """Opened and locked; whoever puts another file in its place (`_erase`) waits, and is not written past."""
+    while True:
+        file = _open(path)
+        if _is_current(file, fcntl.LOCK_SH):
+            return file
+
+
+def _is_current(file: int, lock: int) -> bool:
+    """Locks the file; False, and closed, when it has been taken away or replaced meanwhile."""
+    try:
+        fcntl.flock(file, lock)
+        if os.fstat(file).st_nlink:
+            return True
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return False
+
+
+def _erase(path: Path, channel: str, address: str, instead: str) -> int:
+    """Writes the file anew without the address, while nobody appends to it."""
+    try:
+        while not _is_current(number := os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX):
+            pass
+        with os.fdopen(number, "rb") as file:
+            if not any(address.encode() in line for line in file):
+                return 0
+            places = _places(path, file, channel, address)
+            file.seek(0)
+            _replace(path, file, (_without(path, line, channel, places, instead) for line in file))
+            return 1
+    except FileNotFoundError:
+        return 0  # retention took it
+    except OSError as error:
+        raise _cannot_be_written(path, error.strerror or str(error)) from error
+
+
+def _replace(path: Path, file: BinaryIO, lines: Iterable[bytes]) -> None:
+    fresh = path.with_suffix(".fresh")
+    fresh.unlink(missing_ok=True)  # of one who was killed
+    with os.fdopen(_open(fresh), "wb") as copy:
+        copy.writelines(lines)
+        copy.flush()
+        os.fsync(copy.fileno())
+    age = os.fstat(file.fileno())
+    os.utime(fresh, ns=(age.st_atime_ns, age.st_mtime_ns))  # retention goes by it
+    fresh.replace(path)
+
+
+def _places(path: Path, file: BinaryIO, channel: str, address: str) -> frozenset[str]:
+    """The address, and those that its deliveries had before."""
+    file.seek(0)
+    moved = [known for line in file for known in _read(path, line) if len(known.addresses) > 1]
+    found = {address}
+    for known in reversed(moved):
+        if known.channel == channel and found.intersection(known.addresses):
+            found.update(known.addresses)
+    return frozenset(found)
+
+
+def _without(path: Path, line: bytes, channel: str, places: frozenset[str], instead: str) -> bytes:
+    if not any(place.encode() in line for place in places):
+        return line
+    rows = [
+        known._replace(addresses=_renamed(known.addresses, places, instead))
+        if known.channel == channel
+        else known
+        for known in _read(path, line)
+    ]
+    return _line(rows) if rows else b""  # the torn last words of a killed process may quote it too
+
+
+def _renamed(addresses: Sequence[str], places: frozenset[str], instead: str) -> Sequence[str]:
+    return list(dict.fromkeys(instead if place in places else place for place in addresses))
+
+
+def _line(rows: Sequence[Sequence[object]]) -> bytes:
+    return f"{json.dumps(rows, ensure_ascii=False, separators=(',', ':'))}\n".encode()
 
 
 def _open(path: Path) -> int:

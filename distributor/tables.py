@@ -102,6 +102,7 @@ issue_channels = Table(
     Column("issue_id", Key, ForeignKey("issues.id"), nullable=False),
     Column("channel", Text, nullable=False),
     Column("planned", Integer, nullable=False),
+    Column("filters", JsonText),  # the texts that all hold for its subscribers; None: it is for everybody
     PrimaryKeyConstraint("issue_id", "channel"),
 )
 

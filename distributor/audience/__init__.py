@@ -1,11 +1,15 @@
 """Who could get an issue: subscribers, their subscriptions with consent evidence, and suppressions."""
 
-from distributor.audience.addresses import domain_of, fingerprint, masked, normalise
+from distributor.audience.addresses import domain_of, fingerprint, masked, mention, normalise
 from distributor.audience.chats import CONNECT_WITHIN, Chat, Chats, Linked, Overtaken, Word
+from distributor.audience.describing import Changes, Description
+from distributor.audience.exports import Export, Exported, write_csv, write_json
 from distributor.audience.imports import Imports, in_batches, read_csv
+from distributor.audience.persons import Persons, Trace
 from distributor.audience.preferences import Place, Preferences
 from distributor.audience.query import active, behind, of_domains
 from distributor.audience.records import Record, Records, SubscriptionRecord, Wanted
+from distributor.audience.segments import Segment, of_issue
 from distributor.audience.signups import CONFIRM_EVERY, CONFIRM_WITHIN
 from distributor.audience.subscriptions import Subscriptions
 from distributor.audience.suppressions import Suppressions
@@ -22,7 +26,7 @@ from distributor.audience.values import (
 )
 
 
-class Audience(Chats, Subscriptions, Suppressions, Imports, Records):
+class Audience(Chats, Subscriptions, Suppressions, Imports, Persons, Records):
     """Subscribers and their subscriptions in one database."""
 
 
@@ -34,7 +38,11 @@ __all__ = [
     "Asked",
     "Audience",
     "AudienceQuery",
+    "Changes",
     "Chat",
+    "Description",
+    "Export",
+    "Exported",
     "ImportReport",
     "Linked",
     "NewSubscriber",
@@ -43,9 +51,11 @@ __all__ = [
     "Preferences",
     "Received",
     "Record",
+    "Segment",
     "SignUp",
     "Subscription",
     "SubscriptionRecord",
+    "Trace",
     "Visit",
     "Wanted",
     "Word",
@@ -55,7 +65,11 @@ __all__ = [
     "fingerprint",
     "in_batches",
     "masked",
+    "mention",
     "normalise",
     "of_domains",
+    "of_issue",
     "read_csv",
+    "write_csv",
+    "write_json",
 ]

@@ -46,4 +46,13 @@ def masked(address: str) -> str:
 def fingerprint(key: str, channel: str, address: str) -> str:
     """What is kept of an address that was erased: enough to recognise it, by who has the installation's key."""
     digest = hmac.new(key.encode(), f"{channel}\0{address}".encode(), hashlib.sha256).hexdigest()
-    return f"erased:{digest[:40]}"
+    return f"{HASHED}{digest[:40]}"
+
+
+#: How a fingerprint begins; no address does.
+HASHED = "erased:"
+
+
+def mention(address: str) -> re.Pattern[str]:
+    """Finds an address in a text, in whatever case, and not as a part of a longer one."""
+    return re.compile(rf"(?<![\w.+-]){re.escape(address)}(?![\w+@-]|\.\w)", re.IGNORECASE)

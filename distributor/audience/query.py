@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Select, exists, or_, select
 
+from distributor.audience.segments import Segment, in_segment
 from distributor.audience.values import AudienceQuery
 from distributor.tables import subscribers, subscriptions, suppressions
 
@@ -25,7 +26,13 @@ def behind(audience: AudienceQuery, number: int) -> AudienceQuery:
 
 
 def active(
-    newsletter: str, channel: str, moment: datetime, *, only: str | None = None, without: Sequence[str] = ()
+    newsletter: str,
+    channel: str,
+    moment: datetime,
+    *,
+    only: str | None = None,
+    without: Sequence[str] = (),
+    segment: Segment | None = None,
 ) -> Select[Any]:
     """The audience as of a moment: (subscriber_id, address, domain) of active, unsuppressed subscriptions.
 
@@ -49,6 +56,8 @@ def active(
             ~suppressed,
         )
     )
+    if segment:
+        query = in_segment(query, segment)
     if without:
         query = query.where(subscribers.c.address.not_in(without))
     return query if only is None else query.where(subscribers.c.address == only)

@@ -89,7 +89,7 @@ class Records(Store):
         tagged = select(subscription_tags).where(
             subscription_tags.c.subscription_id.in_([row.id for row in rows])
         )
-        for number, tag in connection.execute(tagged.order_by(subscription_tags.c.tag)).tuples():
+        for number, tag in connection.execute(tagged.order_by(subscription_tags.c.tag)):
             tags.setdefault(number, []).append(tag)
         found: dict[int, list[SubscriptionRecord]] = {}
         for row in rows:

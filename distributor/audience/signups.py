@@ -203,7 +203,8 @@ class SignUps(Store):
             self._describe(connection, number, asked)
 
     def _describe(self, connection: Connection, subscription: int, asked: SignUp) -> None:
-        tags = [{"subscription_id": subscription, "tag": tag} for tag in dict.fromkeys(asked.tags)]
+        given = dict.fromkeys(tag.lower() for tag in asked.tags)
+        tags = [{"subscription_id": subscription, "tag": tag} for tag in given]
         insert_ignore(self.database, subscription_tags, tags, connection)
         values = [
             {"subscription_id": subscription, "name": name, "value": value}

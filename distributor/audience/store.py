@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, bindparam, event, func, insert, or_, select, update
 
-from distributor.audience.addresses import domain_of, fingerprint
+from distributor.audience.addresses import HASHED, domain_of, fingerprint
 from distributor.audience.values import NewSubscriber, Subscription, Visit
 from distributor.db import Database, insert_ignore, one_or_many
 from distributor.model import (
@@ -76,7 +76,11 @@ class Store:
     def _insert(
         self, connection: Connection, newsletter: str, new: Sequence[tuple[NewSubscriber, str]], now: datetime
     ) -> int:
-        """Inserts subscribers and active subscriptions that are not there yet; returns the new subscriptions."""
+        """Inserts subscribers and active subscriptions that are not there yet; returns the new subscriptions.
+
+        Not those who were erased: only they themselves come back.
+        """
+        new = self._without_erased(connection, new)
         insert_ignore(
             self.database,
             subscribers,
@@ -97,6 +101,18 @@ class Store:
         }
         rows = [subscription_row(newsletter, item, ids[item.channel, address], now) for item, address in new]
         return insert_ignore(self.database, subscriptions, rows, connection)
+
+    def _without_erased(
+        self, connection: Connection, new: Sequence[tuple[NewSubscriber, str]]
+    ) -> Sequence[tuple[NewSubscriber, str]]:
+        hashed = suppressions.c.address.startswith(HASHED)
+        if not connection.execute(select(suppressions.c.id).where(hashed).limit(1)).first():
+            return new
+        key = self.key(connection)
+        spellings = [fingerprint(key, item.channel, address) for item, address in new]
+        query = select(suppressions.c.address).where(suppressions.c.address.in_(spellings))
+        erased = set(connection.execute(query).scalars())
+        return [one for one, spelling in zip(new, spellings, strict=True) if spelling not in erased]
 
     def _reactivate(
         self, connection: Connection, found: Subscription, new: NewSubscriber, now: datetime
@@ -130,6 +146,14 @@ class Store:
     def _spelled(self, connection: Connection, channel: str, address: str) -> Mapping[str, str]:
         erased = fingerprint(self.key(connection), channel, address)
         return {"channel": channel, "address": address, "erased": erased}
+
+    def _kept_spelling(self, connection: Connection, channel: str, address: str) -> str:
+        """What may be written down of an address: its fingerprint when it was erased and has not come back."""
+        erased = fingerprint(self.key(connection), channel, address)
+        query = select(suppressions.c.id).where(
+            suppressions.c.channel == channel, suppressions.c.address == erased
+        )
+        return erased if connection.execute(query).first() else address
 
     def _one(self, connection: Connection, newsletter: str, channel: str, address: str) -> Subscription:
         query = subscription_query(newsletter).where(

@@ -7,6 +7,7 @@ from sqlalchemy import delete, func, select
 
 from distributor.audience.addresses import normalise
 from distributor.audience.query import active
+from distributor.audience.segments import Segment, in_segment
 from distributor.audience.store import Store, subscription_of, subscription_query
 from distributor.audience.values import NewSubscriber, Subscription, Visit
 from distributor.errors import RequestRefused
@@ -37,12 +38,20 @@ class Subscriptions(Store):
             return self._one(connection, newsletter, new.channel, address)
 
     def listing(
-        self, newsletter: str, *, channel: str | None = None, after: int = 0, limit: int = 100
+        self,
+        newsletter: str,
+        *,
+        channel: str | None = None,
+        segment: Segment | None = None,
+        after: int = 0,
+        limit: int = 100,
     ) -> Sequence[Subscription]:
         """Subscriptions in order of the subscriber's id, from behind `after`."""
         query = subscription_query(newsletter).where(subscribers.c.id > after).order_by(subscribers.c.id)
         if channel:
             query = query.where(subscribers.c.channel == channel)
+        if segment:
+            query = in_segment(query, segment)
         with self.database.read() as connection:
             return [subscription_of(row) for row in connection.execute(query.limit(limit))]
 
@@ -88,8 +97,8 @@ class Subscriptions(Store):
                 delete(events).where(events.c.received_at < self.database.now(connection) - age)
             )
 
-    def count(self, newsletter: str, channel: str) -> int:
+    def count(self, newsletter: str, channel: str, segment: Segment | None = None) -> int:
         """How many would get an issue now."""
         with self.database.read() as connection:
-            query = active(newsletter, channel, self.database.now(connection))
+            query = active(newsletter, channel, self.database.now(connection), segment=segment)
             return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()

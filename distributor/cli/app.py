@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from distributor import __version__
-from distributor.cli import bot, checking, issues, operate, readers, sending, serve, site, tokens, webhooks
+from distributor.cli import (
+    bot,
+    checking,
+    issues,
+    operate,
+    persons,
+    readers,
+    sending,
+    serve,
+    site,
+    tokens,
+    webhooks,
+)
 from distributor.cli.context import default_project
 from distributor.cli.output import complain
 from distributor.errors import DistributorError
@@ -26,7 +38,7 @@ First steps:  [bold]distributor demo[/bold] (sends to a built-in sandbox),  [bol
 
 Exit status: 0 done (refused recipients are normal) · 1 incomplete, unconfirmed or stopped · 2 wrong use.""",
 )
-for family in (sending, checking, issues, readers, bot, serve, site, webhooks, tokens, operate):
+for family in (sending, checking, issues, readers, persons, bot, serve, site, webhooks, tokens, operate):
     family.register(app)
 
 

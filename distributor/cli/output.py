@@ -33,6 +33,14 @@ STATUS: Sequence[tuple[type[Exception], int]] = (
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+FilterText = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        help='Only these readers, such as "tag:beta and lang:zh" (docs/segments.md).',
+        metavar="FILTER",
+    ),
+]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 NewsletterName = Annotated[
     str | None,
@@ -60,7 +68,11 @@ def say(text: str = "") -> None:
 
 def print_json(value: object) -> None:
     """Plain JSON on standard output, whatever the terminal."""
-    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: object) -> str:
+    return json.dumps(plain(value), ensure_ascii=False, indent=2) + "\n"
 
 
 def plain(value: object) -> Any:

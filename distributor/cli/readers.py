@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distributor.cli.context import distributor_of
-from distributor.cli.output import AsJson, Limit, NewsletterName, err, print_json, print_table, say
+from distributor.cli.output import (
+    AsJson,
+    FilterText,
+    Limit,
+    NewsletterName,
+    err,
+    print_json,
+    print_table,
+    say,
+)
 from distributor.errors import RequestRefused
+from distributor.filters import parse_filter
 from distributor.model import SuppressionReason
 
 if TYPE_CHECKING:
-    from distributor.audience import ImportReport
+    from distributor.audience import ImportReport, Segment
+    from distributor.settings import Newsletter
 
-app = typer.Typer(no_args_is_help=True, help="Readers: add, import, list, suppress.")
+app = typer.Typer(no_args_is_help=True, help="Readers: add, import, list, tag, export, forget.")
 ChannelName = Annotated[str, typer.Option(help="The channel of the address: email or telegram.")]
 
 
@@ -95,13 +106,17 @@ def list_(
     channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
     after: Annotated[int, typer.Option(help="Go on behind this subscriber's id.")] = 0,
     limit: Limit = 100,
+    filter_text: FilterText = "",
     newsletter: NewsletterName = None,
     as_json: AsJson = False,
 ) -> None:
     """List readers and their state."""
     with distributor_of(context) as distributor:
-        slug = distributor.settings.newsletter(newsletter).slug
-        found = distributor.audience.listing(slug, channel=channel, after=after, limit=limit)
+        chosen = distributor.settings.newsletter(newsletter)
+        segment = asked_segment(chosen, filter_text)
+        found = distributor.audience.listing(
+            chosen.slug, channel=channel, segment=segment, after=after, limit=limit
+        )
     if as_json:
         print_json([{**_row(item)} for item in found])
         return
@@ -140,6 +155,16 @@ def unsuppress(
         known = normalise(channel, address)
         distributor.audience.unsuppress(channel, known)
     say(f"{known} may be used again")
+
+
+def asked_segment(newsletter: Newsletter, filter_text: str) -> Segment | None:
+    """The readers that a command names by `--filter`, whatever the newsletter's own filters are. Raises FilterError."""
+    from distributor.audience import Segment  # noqa: PLC0415 - cli/__init__.py
+
+    if not filter_text:
+        return None
+    parse_filter(filter_text)
+    return Segment((filter_text,), newsletter.language, newsletter.zone)
 
 
 def _row(item: object) -> dict[str, object]:

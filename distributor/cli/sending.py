@@ -13,8 +13,18 @@ import typer
 
 from distributor.cli.context import distributor_of, hint, program, settings_of, stopping_on_signals
 from distributor.cli.deliver import conclude, deliver
-from distributor.cli.output import AsJson, NewsletterName, duration, print_json, print_table, say, warn
+from distributor.cli.output import (
+    AsJson,
+    FilterText,
+    NewsletterName,
+    duration,
+    print_json,
+    print_table,
+    say,
+    warn,
+)
 from distributor.errors import RequestRefused
+from distributor.filters import parse_filter
 from distributor.model import Issue, IssueState, OpenedBy, Post
 
 if TYPE_CHECKING:
@@ -125,6 +135,7 @@ def send(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Even if the audience is empty or far smaller than last time.")
     ] = False,
+    filter_text: FilterText = "",
     wait: Annotated[
         str, typer.Option(help="How long to stay and watch, such as 10m; retries may come later.")
     ] = "10m",
@@ -133,6 +144,8 @@ def send(
 
     Plain `send` takes the day's place: the scheduler will not open another, and a second `send` goes on with what is
     left of this one.
+
+    With --filter the issue is for some readers alone. The day's issue is everybody's, so it must be an extra one.
     """
     from distributor.dispatch import (  # noqa: PLC0415 - cli/__init__.py
         inspect_to_send,
@@ -144,6 +157,7 @@ def send(
     from distributor.ledger import once_only  # noqa: PLC0415 - cli/__init__.py
 
     patience = duration(wait, "--wait")
+    _refuse_unfit_filter(filter_text, extra=extra, test=bool(test_to))
     with distributor_of(context) as distributor:
         chosen = distributor.settings.newsletter(newsletter)
         if test_to and channel not in chosen.channels:
@@ -166,7 +180,9 @@ def send(
         if dry_run:
             inspection = inspect_to_send(distributor.engine, chosen, found, day)
             tell_warnings(inspection, warn)
-            _show_plan(found, planned_sizes(distributor.engine, chosen), len(inspection.messages))
+            _show_plan(
+                found, planned_sizes(distributor.engine, chosen, filter_text), len(inspection.messages)
+            )
             return
         issue, _ = open_issue(
             distributor.engine,
@@ -176,6 +192,7 @@ def send(
             by=OpenedBy.PERSON,
             extra=extra,
             guarded=not anyway,
+            filter_text=filter_text,
             tell=warn,
         )
         say(f"{chosen.slug} {day}: issue {issue.id}: {issue.title}")
@@ -191,10 +208,11 @@ def rehearse(
     inbox: Annotated[
         Path | None, typer.Option(help="Keep the rehearsal's inbox in this folder, to look at.")
     ] = None,
+    filter_text: FilterText = "",
 ) -> None:
     """Run today's issue through the whole pipeline, with your audience, into the sandbox: nobody gets anything."""
     from distributor.dispatch import open_issue  # noqa: PLC0415 - cli/__init__.py
-    from distributor.rehearsal import copy_audience, rehearsal  # noqa: PLC0415 - the sandbox is an optional extra
+    from distributor.rehearsal import copy_audience, rehearsal, unfiltered  # noqa: PLC0415 - the sandbox is an optional extra
     from distributor.sandbox.server import Sandbox  # noqa: PLC0415 - as above
 
     settings = settings_of(context)
@@ -207,10 +225,10 @@ def rehearse(
         rehearsal(settings, sandbox, Path(scratch) / "rehearsal.sqlite3") as distributor,
     ):
         say(f"copying the audience of {chosen.slug} …")
-        copy_audience(real, distributor, chosen.slug)
+        copy_audience(real, distributor, chosen, filter_text)
         day = datetime.now(chosen.zone).date()
         issue, _ = open_issue(
-            distributor.engine, chosen, found, day, by=OpenedBy.PERSON, guarded=False, tell=warn
+            distributor.engine, unfiltered(chosen), found, day, by=OpenedBy.PERSON, guarded=False, tell=warn
         )
         status = deliver(distributor, issue, patience=REHEARSAL, kept=False)
     say(
@@ -222,6 +240,21 @@ def rehearse(
 
 def _deliver_demo(distributor: Distributor, issue: Issue) -> int:
     return deliver(distributor, issue, patience=REHEARSAL)
+
+
+def _refuse_unfit_filter(filter_text: str, *, extra: bool, test: bool) -> None:
+    if not filter_text:
+        return
+    parse_filter(filter_text)
+    if test:
+        raise RequestRefused(
+            "--filter chooses readers, and a test goes to one address: leave one of them out"
+        )
+    if not extra:
+        raise RequestRefused(
+            "the day's issue is for everybody: one for some readers in its place would leave the others without. "
+            "Add --extra, or set audience.filter when the newsletter itself is for these readers"
+        )
 
 
 def _refuse_another(settings: Settings, newsletter: Newsletter, post: str | None, issue: Issue) -> None:

@@ -239,6 +239,8 @@ def _time(seconds: float | None) -> str:
 def print_report(distributor: Distributor, view: View, groups: Sequence[Group] | None) -> None:
     say(title_of(view.issue))
     wide.print(_table(view))
+    for channel, filters in distributor.ledger.filters(view.issue.id).items():
+        say(f"  {channel}: only subscribers with {' and '.join(f'({text})' for text in filters)}")
     for line in (*deadline_of(view), *notes_of(distributor, view)):
         say(f"  {line}")
     for state, found in reasons(distributor, view).items():
@@ -298,7 +300,8 @@ def print_facts(distributor: Distributor, view: View, groups: Sequence[Group] | 
     more = {} if groups is None else {"groups": groups}
     why = {str(state): found for state, found in reasons(distributor, view).items()}
     decisions = distributor.ledger.ticks(view.issue.newsletter, limit=5)
-    print_json({**facts_of(view), "reasons": why, "scheduler": decisions, **more})
+    filters = distributor.ledger.filters(view.issue.id)
+    print_json({**facts_of(view), "filters": filters, "reasons": why, "scheduler": decisions, **more})
 
 
 def group_keys(written: Sequence[str]) -> Sequence[GroupKey]:

@@ -11,9 +11,11 @@ from distributor.dispatch.opening import (
     open_issue,
     planned_sizes,
     render,
+    segment_of,
     takes_subscribers,
     write_audience,
 )
+from distributor.dispatch.persons import Forgotten, forget, record_of_person
 from distributor.dispatch.reconciling import reconcile
 from distributor.dispatch.resending import ResendPlan, plan_resend, resend
 from distributor.dispatch.subscribing import Reception, Request
@@ -24,6 +26,7 @@ __all__ = [
     "AudienceHeld",
     "Caller",
     "Engine",
+    "Forgotten",
     "Inspection",
     "Policy",
     "PostRoom",
@@ -34,6 +37,7 @@ __all__ = [
     "Swept",
     "drain",
     "findings_of",
+    "forget",
     "guard_audience",
     "inspect",
     "inspect_to_send",
@@ -42,8 +46,10 @@ __all__ = [
     "plan_resend",
     "planned_sizes",
     "reconcile",
+    "record_of_person",
     "render",
     "resend",
+    "segment_of",
     "sweep",
     "takes_subscribers",
     "tell_warnings",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
 
-from distributor.audience import AudienceQuery, active, behind, of_domains
+from distributor.audience import AudienceQuery, Segment, active, behind, of_domains, of_issue
 from distributor.channels import EVERYBODY, Channel
 from distributor.dispatch.engine import Engine
 from distributor.dispatch.inspecting import Tell, inspect_to_send, render_on, tell_warnings, with_pictures
@@ -53,11 +53,13 @@ def open_issue(
     by: OpenedBy,
     extra: bool = False,
     guarded: bool = True,
+    filter_text: str = "",
     tell: Tell = lambda _finding: None,
 ) -> tuple[Issue, bool]:
     """(the issue, whether this call opened it). Renders and checks, freezes the messages, and takes the day's place.
 
-    `tell` gets the warnings of the checks.
+    `filter_text` narrows its subscribers further than the newsletter's own filters do. `tell` gets the warnings of the
+    checks.
 
     Raises:
         PostError: the post cannot be sent well, or a check found an error.
@@ -69,7 +71,7 @@ def open_issue(
         return existing, False
     inspection = inspect_to_send(engine, newsletter, post, day)
     if guarded:
-        guard_audience(engine, newsletter)
+        guard_audience(engine, newsletter, filter_text)
     schedule = newsletter.schedule
     waits = by is OpenedBy.SCHEDULER and schedule.approval != "auto"
     issue, opened = engine.ledger.open_issue(
@@ -88,6 +90,11 @@ def open_issue(
             approval_in=schedule.approval_deadline
             if waits and schedule.approval == "auto-at-deadline"
             else None,
+            filters={
+                name: segment_of(newsletter, name, filter_text).filters
+                for name in newsletter.channels
+                if takes_subscribers(newsletter, name)
+            },
         )
     )
     if opened:
@@ -100,18 +107,43 @@ def open_issue(
     return issue, opened
 
 
-def planned_sizes(engine: Engine, newsletter: Newsletter) -> Mapping[str, int]:
+def planned_sizes(engine: Engine, newsletter: Newsletter, filter_text: str = "") -> Mapping[str, int]:
     """Channel → how many recipients an issue would have now."""
     return {
         name: len(engine.channels[name].destinations(newsletter))
-        + (engine.audience.count(newsletter.slug, name) if takes_subscribers(newsletter, name) else 0)
+        + _subscriber_count(engine, newsletter, name, filter_text)
         for name in newsletter.channels
     }
 
 
-def guard_audience(engine: Engine, newsletter: Newsletter) -> None:
-    """Raises AudienceHeld when nobody, or far fewer than last time, would get the issue."""
-    sizes = planned_sizes(engine, newsletter)
+def _subscriber_count(engine: Engine, newsletter: Newsletter, channel: str, filter_text: str) -> int:
+    if not takes_subscribers(newsletter, channel):
+        return 0
+    segment = segment_of(newsletter, channel, filter_text)
+    return engine.audience.count(newsletter.slug, channel, segment)
+
+
+def segment_of(newsletter: Newsletter, channel: str, filter_text: str = "") -> Segment:
+    """The subscribers of a channel who get the newsletter: by its filters, and by one more for a single send."""
+    filters = newsletter.filters(channel)
+    return _segment(newsletter, (*filters, filter_text) if filter_text else filters)
+
+
+def frozen_segments(engine: Engine, newsletter: Newsletter, issue: Issue) -> Mapping[str, Segment]:
+    """Channel → the segment that an issue was opened for, whatever the settings say by now."""
+    return {name: _segment(newsletter, filters) for name, filters in engine.ledger.filters(issue.id).items()}
+
+
+def _segment(newsletter: Newsletter, filters: Sequence[str]) -> Segment:
+    return Segment(tuple(filters), newsletter.language, newsletter.zone)
+
+
+def guard_audience(engine: Engine, newsletter: Newsletter, filter_text: str = "") -> None:
+    """Raises AudienceHeld when nobody, or far fewer than last time, would get the issue.
+
+    Last time: the newest issue with the same filters.
+    """
+    sizes = planned_sizes(engine, newsletter, filter_text)
     rules = newsletter.audience
     if (total := sum(sizes.values())) < rules.smallest:
         raise AudienceHeld(
@@ -119,7 +151,8 @@ def guard_audience(engine: Engine, newsletter: Newsletter) -> None:
             "add subscribers or destinations, or send with --anyway"
         )
     for channel, size in sizes.items():
-        before = engine.ledger.previous_size(newsletter.slug, channel)
+        filters = segment_of(newsletter, channel, filter_text).filters
+        before = engine.ledger.previous_size(newsletter.slug, channel, filters)
         if before and size < before * (1 - rules.largest_drop):
             raise AudienceHeld(
                 f"{newsletter.slug}: {channel} has {size} recipients, the last issue had {before}: more than "
@@ -146,9 +179,21 @@ def write_audience(
     newsletter = engine.newsletters[issue.newsletter]
     frozen = _Frozen(issue, engine.ledger.messages(issue.id), tell)
     fixed = _destinations(engine, newsletter, frozen)
-    moment = engine.ledger.freeze(issue.id)
+    segments = frozen_segments(engine, newsletter, issue)
+    serves = [name for name in newsletter.channels if _serves(newsletter, name, frozen)]
+    moment = engine.ledger.freeze(
+        issue.id,
+        lambda now: [
+            _audience(newsletter, name, now, fixed, segments[name]) for name in serves if name in segments
+        ],
+    )
     engine.publish(issue, None)  # again: the issue was approved, or whoever opened it did not come this far
-    audiences = _subscribed(newsletter, fixed, moment, frozen)
+    audiences = {
+        name: of_issue(_audience(newsletter, name, moment, fixed), issue.id)
+        if name in segments
+        else _audience(newsletter, name, moment, fixed)
+        for name in serves
+    }
     try:
         _write(engine, issue, token, fixed, audiences)
     except LeaseLost as error:
@@ -211,15 +256,20 @@ def _destinations(
     }
 
 
-def _subscribed(
-    newsletter: Newsletter, fixed: Mapping[str, Sequence[Recipient]], moment: datetime, frozen: _Frozen
-) -> Mapping[str, AudienceQuery]:
-    """Channel → its subscribers; one who is a destination as well gets the issue once, as the destination."""
-    return {
-        name: active(newsletter.slug, name, moment, without=[recipient.address for recipient in fixed[name]])
-        for name in newsletter.channels
-        if takes_subscribers(newsletter, name) and frozen.serves_subscribers(name)
-    }
+def _serves(newsletter: Newsletter, channel: str, frozen: _Frozen) -> bool:
+    return takes_subscribers(newsletter, channel) and frozen.serves_subscribers(channel)
+
+
+def _audience(
+    newsletter: Newsletter,
+    channel: str,
+    moment: datetime,
+    fixed: Mapping[str, Sequence[Recipient]],
+    segment: Segment | None = None,
+) -> AudienceQuery:
+    """A channel's subscribers; one who is a destination as well gets the issue once, as the destination."""
+    places = [recipient.address for recipient in fixed[channel]]
+    return active(newsletter.slug, channel, moment, without=places, segment=segment)
 
 
 def _write(

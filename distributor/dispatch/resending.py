@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from distributor.audience import AudienceQuery, active
 from distributor.dispatch.engine import Engine
-from distributor.dispatch.opening import takes_subscribers
+from distributor.dispatch.opening import frozen_segments, takes_subscribers
 from distributor.errors import RequestRefused
 from distributor.ledger import ResendRequest
 from distributor.model import Issue, IssueState, ResendScope
@@ -66,8 +66,9 @@ def _refuse_unfit(engine: Engine, issue: Issue, asked: ResendRequest) -> None:
 def _current_audiences(engine: Engine, issue: Issue, asked: ResendRequest) -> Mapping[str, AudienceQuery]:
     newsletter = engine.newsletters[issue.newsletter]
     now = datetime.now(UTC) + timedelta(seconds=1)
+    segments = frozen_segments(engine, newsletter, issue)
     found = {}
     for name in newsletter.channels:
         if takes_subscribers(newsletter, name) and asked.channel in {None, name}:
-            found[name] = active(newsletter.slug, name, now, only=asked.address)
+            found[name] = active(newsletter.slug, name, now, only=asked.address, segment=segments.get(name))
     return found

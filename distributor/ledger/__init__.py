@@ -5,6 +5,7 @@ One module a story; each is a part of the one `Ledger`.
 """
 
 from distributor.ledger.canaries import Canaries, CanaryCount
+from distributor.ledger.erasing import Erasing
 from distributor.ledger.issues import Issues, once_only
 from distributor.ledger.leases import LEASE_LOST_TEXT, Leases
 from distributor.ledger.opening import WINDOW, Opening
@@ -43,5 +44,5 @@ __all__ = [
 ]
 
 
-class Ledger(Canaries, Issues, Opening, Leases, Reports, Repairs, Restores, Upkeep):
+class Ledger(Canaries, Erasing, Issues, Opening, Leases, Reports, Repairs, Restores, Upkeep):
     """The ledger in one database."""

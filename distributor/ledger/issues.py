@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from sqlalchemy import (
     Connection,
     and_,
+    delete,
     exists,
     func,
     insert,
@@ -26,7 +27,7 @@ from distributor.model import (
     Message,
     SkipReason,
 )
-from distributor.tables import chunks, deliveries, issue_channels, issues, messages
+from distributor.tables import chunks, deliveries, issue_channels, issue_segments, issues, messages
 
 #: What to do about a post that has had its issue, by where that issue stands.
 INSTEAD = {
@@ -108,7 +109,15 @@ class Issues(Tables):
         )
         connection.execute(
             insert(issue_channels),
-            [{"issue_id": issue_id, "channel": channel, "planned": 0} for channel in new.channels],
+            [
+                {
+                    "issue_id": issue_id,
+                    "channel": channel,
+                    "planned": 0,
+                    "filters": list(new.filters.get(channel, ())) or None,
+                }
+                for channel in new.channels
+            ],
         )
 
     def issue(self, issue_id: int) -> Issue:
@@ -164,8 +173,17 @@ class Issues(Tables):
         with self.database.read() as connection:
             return [issue_from(row) for row in connection.execute(query)]
 
-    def previous_size(self, newsletter: str, channel: str) -> int | None:
-        """How many the newest earlier issue planned on this channel; None without one."""
+    def filters(self, issue_id: int) -> Mapping[str, Sequence[str]]:
+        """Channel → the filters its subscribers were chosen by, of those channels that have some."""
+        query = select(issue_channels.c.channel, issue_channels.c.filters).where(
+            issue_channels.c.issue_id == issue_id, issue_channels.c.filters.is_not(None)
+        )
+        with self.database.read() as connection:
+            return {row.channel: row.filters for row in connection.execute(query)}
+
+    def previous_size(self, newsletter: str, channel: str, filters: Sequence[str] = ()) -> int | None:
+        """How many the newest earlier issue with the same filters planned on this channel; None without one."""
+        alike = issue_channels.c.filters == list(filters) if filters else issue_channels.c.filters.is_(None)
         with self.database.read() as connection:
             return connection.execute(
                 select(issue_channels.c.planned)
@@ -173,6 +191,7 @@ class Issues(Tables):
                 .where(
                     issues.c.newsletter == newsletter,
                     issue_channels.c.channel == channel,
+                    alike,
                     issues.c.frozen_at.is_not(None),
                     or_(issue_channels.c.planned > 0, issues.c.state != IssueState.OPENING),
                 )
@@ -244,6 +263,7 @@ class Issues(Tables):
             if not connection.execute(stopped).rowcount:
                 return 0
             self._plan_what_is_written(connection, issue_id)
+            connection.execute(delete(issue_segments).where(issue_segments.c.issue_id == issue_id))
             skipped = connection.execute(
                 update(deliveries)
                 .where(deliveries.c.issue_id == issue_id, deliveries.c.state == DeliveryState.PENDING)

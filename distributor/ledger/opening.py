@@ -2,13 +2,14 @@
 
 import math
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Select,
+    delete,
     func,
     insert,
     literal,
@@ -29,7 +30,7 @@ from distributor.model import (
     IssueState,
     Recipient,
 )
-from distributor.tables import chunks, deliveries, issue_channels, issues
+from distributor.tables import chunks, deliveries, issue_channels, issue_segments, issues
 
 #: Deliveries written down in one transaction while an issue opens.
 WINDOW = 50_000
@@ -54,8 +55,14 @@ class Opening(Tables):
             ).rowcount
         return token if taken else None
 
-    def freeze(self, issue_id: int) -> datetime:
-        """Fixes the moment whose audience the issue is for, once; a second call returns the first one's."""
+    def freeze(
+        self, issue_id: int, segments: Callable[[datetime], Iterable[Select[Any]]] = lambda _moment: ()
+    ) -> datetime:
+        """Fixes the moment whose audience the issue is for, once; a second call returns the first one's.
+
+        `segments(moment)` are audiences that must be written down by name in the same transaction: what they are chosen
+        by (tags, language) may be other than it was before the last window is written.
+        """
         with self.database.write() as connection:
             frozen: datetime | None = connection.execute(
                 select(issues.c.frozen_at).where(issues.c.id == issue_id)
@@ -64,7 +71,17 @@ class Opening(Tables):
                 return frozen
             now = self.database.now(connection)
             connection.execute(update(issues).where(issues.c.id == issue_id).values(frozen_at=now))
+            named = [self._name(connection, issue_id, segment) for segment in segments(now)]
+            if named:
+                self.database.analyze_table(connection, issue_segments)
             return now
+
+    def _name(self, connection: Connection, issue_id: int, segment: Select[Any]) -> int:
+        who = segment.subquery("who")
+        names = select(literal(issue_id), who.c.subscriber_id)
+        return connection.execute(
+            insert(issue_segments).from_select(["issue_id", "subscriber_id"], names)
+        ).rowcount
 
     def plan(
         self,
@@ -218,6 +235,7 @@ class Opening(Tables):
             ).rowcount
             if done:
                 self._plan_what_is_written(connection, issue_id)
+                connection.execute(delete(issue_segments).where(issue_segments.c.issue_id == issue_id))
                 self.database.analyze(connection, issue_id)
 
     def _fence_opening(self, connection: Connection, issue_id: int, token: str, lease: timedelta) -> None:

@@ -1,7 +1,7 @@
 """What the ledger is asked, and what it answers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from distributor.errors import DistributorError
@@ -35,6 +35,9 @@ class NewIssue:
     channels: Sequence[str]
     approval_in: timedelta | None = None
     waits_for_approval: bool = False
+    filters: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # channel → what its subscribers are chosen by
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from distributor.colours import HEX, PAPER, READABLE, contrast
+from distributor.filters import checked_filter
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -117,6 +118,7 @@ LocalTime = Annotated[time, BeforeValidator(parse_local_time)]
 Zone = Annotated[str, AfterValidator(known_zone)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 Rate = Annotated[str, AfterValidator(known_rate)]
+FilterText = Annotated[str, AfterValidator(checked_filter)]
 OneLine = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
 Url = Annotated[str, AfterValidator(http_url)]
 TextColour = Annotated[str, AfterValidator(text_colour)]

@@ -13,6 +13,7 @@ from distributor.model import AiUse
 from distributor.settings.fields import (
     WEEKDAYS,
     Duration,
+    FilterText,
     Frozen,
     LocalTime,
     MailAddress,
@@ -116,6 +117,7 @@ class EmailChannelSettings(Frozen):
     """`[channels.email]` of a newsletter."""
 
     subscribers: bool = True
+    filter: FilterText = Field("", description="only those subscribers, besides audience.filter")
     subject_prefix: str = Field("", description="in front of every subject: 广告 where the law asks for it")
     over_size: Literal["teaser", "refuse", "send"] = Field(
         "teaser", description="what to do with a mail that Gmail would clip"
@@ -160,6 +162,7 @@ class TelegramChannelSettings(Frozen):
     """`[channels.telegram]` of a newsletter."""
 
     subscribers: bool = True
+    filter: FilterText = Field("", description="only those subscribers, besides audience.filter")
     destinations: Annotated[
         tuple[TelegramDestination, ...],
         AfterValidator(names_of_their_own),
@@ -233,9 +236,10 @@ class Canary(Frozen):
     patience: Duration = timedelta(minutes=2)
 
 
-class AudienceGuard(Frozen):
-    """`[audience]`: when to stop and ask instead of sending."""
+class AudienceSettings(Frozen):
+    """`[audience]`: who gets it, and when to stop and ask instead of sending."""
 
+    filter: FilterText = Field("", description="only those subscribers, on every channel (docs/segments.md)")
     smallest: int = Field(1, ge=0)
     largest_drop: float = Field(
         0.30, ge=0, le=1, description="share the audience may shrink since the last issue"
@@ -265,7 +269,7 @@ class Newsletter(Frozen):
     sender: Sender
     theme: Theme = Theme()
     schedule: Schedule = Schedule()
-    audience: AudienceGuard = AudienceGuard()
+    audience: AudienceSettings = AudienceSettings()
     canary: Canary = Canary()
     preflight: PreflightSettings = PreflightSettings()
     channel_settings: Channels = Field(Channels(), alias="channels")
@@ -280,6 +284,11 @@ class Newsletter(Frozen):
         tables = self.channel_settings
         known = [name for name in BUILT_IN if getattr(tables, name) is not None]
         return (*known, *(tables.model_extra or {}))
+
+    def filters(self, channel: str) -> tuple[str, ...]:
+        """What all holds for the subscribers of a channel who get it."""
+        own = getattr(getattr(self.channel_settings, channel, None), "filter", "")
+        return tuple(text for text in (self.audience.filter, own) if text)
 
     @property
     def robots(self) -> set[str]:

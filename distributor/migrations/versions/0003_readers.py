@@ -20,6 +20,7 @@ def upgrade() -> None:
     op.add_column("subscribers", sa.Column("asked_at", UTC, nullable=True))
     op.add_column("subscribers", sa.Column("heard_at", UTC, nullable=True))
     op.create_index("ix_subscribers_linked_to", "subscribers", ["linked_to"])
+    op.add_column("issue_channels", sa.Column("filters", sa.Text(), nullable=True))
     op.add_column("subscriptions", sa.Column("import_id", KEY, nullable=True))
     op.add_column("suppressions", sa.Column("import_id", KEY, nullable=True))
     op.add_column("events", sa.Column("permanence", sa.Text(), nullable=True))
