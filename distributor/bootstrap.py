@@ -19,10 +19,12 @@ from distributor.access import Access
 from distributor.alerts import Alerts, route_channels
 from distributor.audience import Audience
 from distributor.channels import Channel, load_channels
+from distributor.channels.email.identity import bounce_addresses
 from distributor.db import Clock, Database
 from distributor.dispatch import Caller, Engine, Policy, PostRoom, Reception
 from distributor.dispatch.engine import HostPictures, leave_pictures
 from distributor.errors import ServiceDown
+from distributor.events import Events
 from distributor.journal import Journals
 from distributor.ledger import Ledger
 from distributor.model import Post
@@ -72,6 +74,9 @@ class Distributor:
     post_room: PostRoom
     caller: Caller
     access: Access
+    events: Events
+    #: One look into the bounce mailbox; None where there is none. Raises MailboxDown, ServiceDown.
+    collect_bounces: Callable[[], object] | None
 
     @cached_property
     def guard(self) -> "SignupGuard":
@@ -115,6 +120,7 @@ def build(
         page_of=site.page_of,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
+    events = Events(database, ledger, audience, alerts.tell)
     scheduler = Scheduler(
         engine,
         alerts,
@@ -142,6 +148,8 @@ def build(
         caller=Caller(webhooks=webhooks),
         access=Access(database),
         post_room=PostRoom(engine=engine, outbox=outbox, templates=template_environment(settings.root)),
+        events=events,
+        collect_bounces=bounce_collector(settings, events),
     )
 
 
@@ -165,6 +173,21 @@ def poller_of(distributor: Distributor) -> "Poller":
     from distributor.bot import Poller  # noqa: PLC0415 - as above
 
     return Poller(distributor.settings, listener_of(distributor), distributor.alerts.tell)
+
+
+def bounce_collector(settings: Settings, events: Events) -> Callable[[], object] | None:
+    """A look into the mailbox of `[events.bounces]`, when there is one."""
+    if not settings.events.bounces.host:
+        return None
+
+    def look() -> object:
+        from distributor.bounces import Mailbox, collect  # noqa: PLC0415 - only whoever looks needs it
+
+        addresses = bounce_addresses(settings)
+        assert addresses is not None  # a mailbox has an address: the settings see to it
+        return collect(Mailbox(settings.events.bounces), addresses, events.record)
+
+    return look
 
 
 def tune_interpreter() -> None:

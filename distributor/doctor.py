@@ -30,11 +30,13 @@ import redis.retry
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.engine import make_url
 
+from distributor.bounces import Mailbox
 from distributor.channels.email.smtp import connect
 from distributor.channels.http import quiet
 from distributor.channels.wechat.uploads import picture_of_project
 from distributor.errors import DistributorError, PictureError, ServiceDown, Unavailable
 from distributor.posts import load_posts
+from distributor.providers import load_providers
 from distributor.rendering import is_web
 from distributor.schedule import next_due
 from distributor.settings import (
@@ -1015,6 +1017,62 @@ def check_operator(context: Context) -> Iterator[Said]:
     )
 
 
+def check_events(context: Context) -> Iterator[Said]:
+    """Whether the providers' keys can be used, and whether they can reach us. None of them is asked."""
+    table = context.settings.events
+    if not table.providers:
+        yield ok("none: bounces and complaints that providers see are not told to us")
+        return
+    load_providers(table)
+    url = context.settings.web.base_url
+    if is_loopback(urlsplit(url).hostname or ""):
+        yield warn(
+            f"no provider reaches {url}/events/{table.providers[0]}",
+            "set web.base_url (or DISTRIBUTOR_WEB_BASE_URL) to the address the world reaches",
+        )
+    elif not url.startswith("https:"):
+        yield warn(
+            f"{url} is not https: secrets in the addresses of providers can be read on the way", "use https"
+        )
+    else:
+        yield ok(", ".join(f"{url}/events/{name}" for name in table.providers))
+
+
+def check_bounces(context: Context) -> Iterator[Said]:
+    table = context.settings.events.bounces
+    if not table.address:
+        yield ok("bounces go to the newsletter's sender; nobody reads them")
+        return
+    yield from _bounce_domain(context, table.address.rpartition("@")[2])
+    stubborn = [relay.name for relay in context.settings.email.all_relays if relay.own_bounces]
+    if stubborn:
+        yield ok(
+            f"over {', '.join(stubborn)} the sender stays: what bounces is told as events, or not at all"
+        )
+    if not table.host:
+        yield warn(f"bounces go to {table.address}, and no mailbox is read", "set events.bounces.host")
+        return
+    quick = table.model_copy(update={"timeout": timedelta(seconds=context.timeout)})
+    with Mailbox(quick) as mailbox:
+        yield ok(
+            f"{table.username} at {table.host}:{table.port}: {mailbox.count()} mails wait in {table.folder}"
+        )
+
+
+def _bounce_domain(context: Context, domain: str) -> Iterator[Said]:
+    """The envelope's domain: bounces are sent there, and receivers ask it for SPF."""
+    if is_reserved(domain):
+        yield warn(f"{domain} is reserved for examples", "change events.bounces.address before a real send")
+        return
+    try:
+        yield domain_hosts(domain, context.resolver.hosts(domain))
+        yield spf(domain, context.resolver.txt(domain), context.settings.email.smtp.host)
+    except LookupFailed as error:
+        yield warn(
+            f"could not look up {error}", "check this machine's DNS and run `distributor doctor` again"
+        )
+
+
 def check_web(context: Context) -> Iterator[Said]:
     url = context.settings.web.base_url
     host = urlsplit(url).hostname or ""
@@ -1256,6 +1314,8 @@ CHECKS: Mapping[str, Check] = {
     "operator": check_operator,
     "web": check_web,
     "sign-up": check_signup,
+    "events": check_events,
+    "bounces": check_bounces,
     "site": check_site,
     "sender domain": check_domain,
     "pictures": check_pictures,

@@ -6,6 +6,7 @@
     ├─ PictureError                 a picture cannot be fetched, read or made fit for a reader
     ├─ RequestRefused               a command asked for something that must not be done
     ├─ ServiceDown                  our own database or broker does not answer
+    ├─ MailboxDown                  the mailbox that bounces come back to cannot be read
     └─ SendError                    a transport could not do what it was asked
        ├─ Rejected                  permanent: the other side said no
        ├─ Unavailable               temporary: it was certainly not handed over; try later
@@ -98,6 +99,10 @@ class RequestRefused(DistributorError):
 
 class ServiceDown(DistributorError):
     """Our own database or broker does not answer."""
+
+
+class MailboxDown(DistributorError):
+    """The mailbox that bounces come back to cannot be read: what its server said, and what to look at."""
 
 
 @dataclass(kw_only=True)

@@ -112,32 +112,43 @@ class Letter(StrEnum):
     GOODBYE = "goodbye"
 
 
-class EventKind(StrEnum):
-    """News about a delivery or an address; the words are those of django-anymail."""
-
-    SUBSCRIBED = "subscribed"
-    UNSUBSCRIBED = "unsubscribed"
-    SENT = "sent"
-    DELIVERED = "delivered"
-    DEFERRED = "deferred"
-    BOUNCED = "bounced"
-    REJECTED = "rejected"  # the provider did not try: a list of its own
-    FAILED = "failed"
-    COMPLAINED = "complained"
-    AUTORESPONDED = "autoresponded"
-    OPENED = "opened"
-    CLICKED = "clicked"
-    UNKNOWN = "unknown"
-
-
 class SuppressionReason(StrEnum):
     """Why an address must not be used."""
 
-    BOUNCED = "bounced"
+    BOUNCED = "bounced"  # there is no such mailbox
+    UNDELIVERABLE = "undeliverable"  # refused for now, too often
     BLOCKED = "blocked"  # the reader blocked the bot
     COMPLAINED = "complained"
     MANUAL = "manual"
     ERASED = "erased"  # the person asked to be forgotten; only they themselves may come back
+
+
+class EventKind(StrEnum):
+    """What happened to a mail after it was handed over, in the words of django-anymail."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    REJECTED = "rejected"  # the provider did not try: its own list has the address, or its rules the content
+    FAILED = "failed"  # the provider could not do its work
+    BOUNCED = "bounced"
+    DEFERRED = "deferred"  # refused for now; the provider tries again
+    DELIVERED = "delivered"
+    AUTORESPONDED = "autoresponded"
+    OPENED = "opened"
+    CLICKED = "clicked"
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"
+    SUBSCRIBED = "subscribed"
+    UNKNOWN = "unknown"
+    UNSUPPRESSED = "unsuppressed"  # our own: a person says that the address works again
+
+
+class Permanence(StrEnum):
+    """How long a refusal lasts, and whose fault it is."""
+
+    PERMANENT = "permanent"  # there is no such mailbox
+    TEMPORARY = "temporary"  # the mailbox is full, its server away: another day it may work
+    POLICY = "policy"  # reputation, content, pace: ours to mend; the address is as good as before
 
 
 class Trigger(StrEnum):
@@ -299,6 +310,38 @@ class DeliveryId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.issue_id}.{self.seq}.{self.resend}"
+
+
+#: The resend number of a letter to a reader, whose issue is 0: it tells letters from notices and test sends.
+LETTER_MARK = 999_999_999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """News from outside about a mail and its reader.
+
+    (`provider`, `event_id`) tells events apart: a repeated one has no second effect. `address` is as the provider writes
+    it. `detail` is text of others: control characters are out, and it is cut.
+
+    What finds the delivery, each where it is told: `message_id`, ours; `receipt`, the provider's own id of the mail, as
+    the transport's receipt has it; `delivery`, proven by a bounce's envelope. `mirrors`: the provider refuses the address
+    since its own list has it for this reason.
+    """
+
+    provider: str
+    event_id: str
+    kind: EventKind
+    address: str
+    occurred_at: datetime
+    channel: str = "email"
+    permanence: Permanence | None = None
+    code: str = ""
+    detail: str = ""
+    message_id: str = ""
+    receipt: str = ""
+    delivery: DeliveryId | None = None
+    newsletter: str | None = None
+    mirrors: SuppressionReason | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from distributor.bootstrap import Distributor
 from distributor.dispatch import drain
 from distributor.errors import ServiceDown
-from distributor.schedule import look_after
+from distributor.schedule import look_after, look_for_bounces
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Runner:
         ]
         if scheduled:
             loops.append(("scheduler", self._tick, TICK))
+            loops += self._bounce_loop()
         self._threads = [threading.Thread(target=self._loop, args=loop, name=loop[0]) for loop in loops]
 
     def start(self) -> None:
@@ -75,6 +76,13 @@ class Runner:
     def _call_endpoints(self) -> None:
         while self.distributor.caller.send_due(self.stop):
             pass
+
+    def _bounce_loop(self) -> Iterator[tuple[str, Callable[[], object], float]]:
+        """On a thread of its own: a mail server that does not answer holds up nobody."""
+        distributor = self.distributor
+        if collect := distributor.collect_bounces:
+            every = distributor.settings.events.bounces.every.total_seconds()
+            yield "bounces", lambda: look_for_bounces(collect, distributor.alerts), every
 
     def _tick(self) -> None:
         self.distributor.scheduler.tick(datetime.now(UTC))

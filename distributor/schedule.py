@@ -16,7 +16,7 @@ from pathlib import Path
 
 from distributor.alerts import Alerts
 from distributor.dispatch import AudienceHeld, Engine, Swept, inspect, open_issue, sweep, write_audience
-from distributor.errors import PostError, RequestRefused, ServiceDown
+from distributor.errors import MailboxDown, PostError, RequestRefused, ServiceDown
 from distributor.model import DeliveryState, Issue, IssueState, OpenedBy, Tally
 from distributor.posts import Pick, PickVerdict, pick_post
 from distributor.preflight import Finding, Severity
@@ -307,6 +307,19 @@ def look_after(engine: Engine, alerts: Alerts) -> Swept:
     return swept
 
 
+def look_for_bounces(collect: Callable[[], object], alerts: Alerts) -> None:
+    """A look into the bounce mailbox; told once a day when it cannot be read. Raises ServiceDown."""
+    try:
+        collect()
+    except MailboxDown as error:
+        log.warning("bounces_unread %s", error)
+        alerts.tell(
+            f"bounces:{datetime.now(UTC).date()}",
+            "the bounce mailbox cannot be read",
+            f"{error}\n\nMail is sent all the same, and bounces wait in the mailbox. Look: distributor doctor",
+        )
+
+
 def tell_ended(engine: Engine, alerts: Alerts) -> None:
     """The reports of what has ended lately and is not told yet: whoever ended it may have died before it told."""
     ended = {_end_key(issue): issue for issue in engine.ledger.ended_since(TOLD_WITHIN)}
@@ -418,6 +431,9 @@ def report(engine: Engine, issue: Issue) -> str:
             + (f"   {awaiting[channel]} of them awaiting a person" if awaiting[channel] else "")
             + ("" if tally.balanced else "   THE SUM DOES NOT HOLD")
         )
+    heard = engine.ledger.heard(issue.id)
+    if heard:
+        rows.append("heard of them: " + ", ".join(f"{number} {kind}" for kind, number in heard.items()))
     return "\n".join(rows)
 
 

@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 from distributor.bootstrap import Distributor, build, tune_interpreter
 from distributor.dispatch import Stop, Swept, drain
 from distributor.errors import ServiceDown
-from distributor.schedule import look_after
+from distributor.schedule import look_after, look_for_bounces
 from distributor.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ _root: list[Path] = []
 _stop = multiprocessing.Event()
 #: Chore → when this process did it last (time.monotonic).
 _done_at: dict[str, float] = {}
+#: Held by a look into the bounce mailbox.
+_looking = threading.Lock()
 
 
 def configure(settings: Settings) -> Celery:
@@ -94,6 +96,10 @@ def configure(settings: Settings) -> Celery:
         },
         timezone="UTC",
     )
+    if settings.events.bounces.host:
+        every = settings.events.bounces.every
+        options = {"expires": every.total_seconds()}
+        app.conf.beat_schedule["bounces"] = {"task": "bounces", "schedule": every, "options": options}
     return app
 
 
@@ -145,6 +151,26 @@ def tick() -> None:
     distributor = _distributor()
     _tick(distributor)
     _signal_due(distributor, distributor.ledger.due_channels())
+
+
+@app.task(name="bounces")
+def bounces() -> None:
+    """On a thread: a mail server that does not answer must not hold up this process. One look at a time."""
+    if _looking.acquire(blocking=False):
+        threading.Thread(target=_look_for_bounces, daemon=True, name="bounces").start()
+
+
+def _look_for_bounces() -> None:
+    try:
+        distributor = _distributor()
+        if distributor.collect_bounces:
+            look_for_bounces(distributor.collect_bounces, distributor.alerts)
+    except ServiceDown as error:
+        log.warning("waiting thread=bounces %s", error)
+    except Exception:
+        log.exception("bounces_failed")  # the next look is a minute away
+    finally:
+        _looking.release()
 
 
 def _do_overdue_chores(distributor: Distributor) -> None:

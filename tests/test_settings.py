@@ -41,7 +41,17 @@ class TestCommittedConfig:
     def test_what_it_calls_defaults_are_the_defaults(self) -> None:
         """Its first line says so; addresses of the sandbox and the operator's routes are examples, not defaults."""
         committed, bare = load_settings(ROOT, {}), Settings(root=ROOT)
-        for name in ("database", "broker", "engine", "email", "web", "signup", "pictures", "retention"):
+        for name in (
+            "database",
+            "broker",
+            "engine",
+            "email",
+            "web",
+            "signup",
+            "pictures",
+            "events",
+            "retention",
+        ):
             assert getattr(committed, name) == getattr(bare, name), name
         sandbox = {"api": committed.telegram.api}
         assert committed.telegram == bare.telegram.model_copy(update=sandbox)
@@ -69,6 +79,8 @@ class TestCommittedConfig:
             settings.operator.dead_man_url,
             settings.pictures.s3.access_key,
             settings.pictures.s3.secret_key,
+            settings.events.bounces.key,
+            settings.events.bounces.password,
         }
         assert {secret.get_secret_value() for secret in read} == set(environment.values())
 

@@ -211,7 +211,7 @@ class Store:
         """Writes down what happened to a subscription."""
         row = {
             "provider": "distributor",
-            "provider_event_id": f"{kind} {found.subscriber_id} {found.newsletter} {now.isoformat()}",
+            "provider_event_id": _name_of(kind, found, now),
             "kind": kind,
             "channel": found.channel,
             "address": found.address,
@@ -221,8 +221,14 @@ class Store:
             "detail": detail,
         }
         insert_ignore(self.database, events, [row], connection)
-        told = {"channel": found.channel, "address": found.address, "source": detail}
-        name = str(row["provider_event_id"])
+        self._announce(connection, kind, found, now, detail)
+
+    def _announce(
+        self, connection: Connection, kind: EventKind, found: Subscription, now: datetime, source: str
+    ) -> None:
+        """Tells the endpoints of the configuration."""
+        told = {"channel": found.channel, "address": found.address, "source": source}
+        name = _name_of(kind, found, now)
         self.webhooks.add(connection, f"subscription.{kind}", name, found.newsletter, told, now)
 
     def _consent(
@@ -313,6 +319,10 @@ class Store:
         }
         connection.execute(insert(links), row)
         return token
+
+
+def _name_of(kind: EventKind, found: Subscription, now: datetime) -> str:
+    return f"{kind} {found.subscriber_id} {found.newsletter} {now.isoformat()}"
 
 
 def new_token() -> str:

@@ -1,9 +1,9 @@
 """Subscriptions: add by hand, list, find, end."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from distributor.audience.addresses import normalise
 from distributor.audience.query import active
@@ -11,7 +11,7 @@ from distributor.audience.segments import Segment, in_segment
 from distributor.audience.store import Store, subscription_of, subscription_query
 from distributor.audience.values import NewSubscriber, Subscription, Visit
 from distributor.errors import RequestRefused
-from distributor.model import ConsentKind, Letter, SubscriptionState
+from distributor.model import ConsentKind, EventKind, Letter, SubscriptionState
 from distributor.tables import events, subscribers
 
 
@@ -102,3 +102,30 @@ class Subscriptions(Store):
         with self.database.read() as connection:
             query = active(newsletter, channel, self.database.now(connection), segment=segment)
             return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+
+    def end_all(
+        self,
+        connection: Connection,
+        channel: str,
+        address: str,
+        why: str,
+        *,
+        newsletter: str | None = None,
+        began_by: datetime | None = None,
+    ) -> None:
+        """Ends the subscriptions of an address, or the one to a newsletter, within a transaction, with the evidence.
+
+        `began_by` spares what began later: news of an earlier time may come late.
+        """
+        found = subscription_query(newsletter).where(
+            subscribers.c.channel == channel, subscribers.c.address == address
+        )
+        now = self.database.now(connection)
+        for row in connection.execute(found).all():
+            one = subscription_of(row)
+            if began_by and one.activated_at and one.activated_at > began_by:
+                continue
+            if self._end(connection, one.token, why, now):
+                evidence = [(one.subscriber_id, one.newsletter)]
+                self._consent(connection, ConsentKind.WITHDRAWN, evidence, Visit(source=why), now)
+                self._announce(connection, EventKind.UNSUBSCRIBED, one, now, why)

@@ -1,14 +1,27 @@
 """Addresses that must not be used."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import Connection, delete, update
 
 from distributor.audience.store import Store
 from distributor.db import insert_ignore
 from distributor.errors import RequestRefused
-from distributor.model import SuppressionReason
-from distributor.tables import suppressions
+from distributor.model import EventKind, SuppressionReason
+from distributor.tables import events, suppressions
+
+#: A reason → those that it replaces: what is heard first and what later must not matter.
+WEAKER: Mapping[SuppressionReason, Sequence[SuppressionReason]] = {
+    SuppressionReason.BOUNCED: (SuppressionReason.UNDELIVERABLE,),
+    SuppressionReason.MANUAL: (SuppressionReason.UNDELIVERABLE,),
+    SuppressionReason.COMPLAINED: (
+        SuppressionReason.UNDELIVERABLE,
+        SuppressionReason.BOUNCED,
+        SuppressionReason.BLOCKED,
+        SuppressionReason.MANUAL,
+    ),
+}
 
 
 class Suppressions(Store):
@@ -18,15 +31,23 @@ class Suppressions(Store):
         """From now on nothing is sent to this address. One that was erased is not written down again."""
         with self.database.write() as connection:
             kept = self._kept_spelling(connection, channel, address)
-            if kept != address:
-                erased = suppressions.c.reason == SuppressionReason.ERASED
-                connection.execute(
-                    update(suppressions).where(*_of(channel, kept), erased).values(reason=reason)
-                )
+            if kept == address:
+                self.suppress_within(connection, channel, address, reason, note)
                 return
-            row: dict[str, Any] = {"channel": channel, "address": address, "reason": reason, "note": note}
-            row["created_at"] = self.database.now(connection)
-            insert_ignore(self.database, suppressions, [row], connection)
+            erased = suppressions.c.reason == SuppressionReason.ERASED
+            connection.execute(update(suppressions).where(*_of(channel, kept), erased).values(reason=reason))
+
+    def suppress_within(
+        self, connection: Connection, channel: str, address: str, reason: SuppressionReason, note: str
+    ) -> None:
+        """The same within a transaction, for an address that was not erased. Of two reasons the stronger one stands."""
+        row: dict[str, Any] = {"channel": channel, "address": address, "reason": reason, "note": note}
+        row["created_at"] = self.database.now(connection)
+        if not insert_ignore(self.database, suppressions, [row], connection):
+            weaker = suppressions.c.reason.in_(WEAKER.get(reason, ()))
+            connection.execute(
+                update(suppressions).where(*_of(channel, address), weaker).values(reason=reason, note=note)
+            )
 
     def unsuppress(self, channel: str, address: str) -> None:
         """The address may be used again; of one that was erased, its reader may sign up again.
@@ -45,11 +66,36 @@ class Suppressions(Store):
                 )
             kept = self._kept_spelling(connection, channel, address)
             of = _of(channel, kept)
-            connection.execute(
-                delete(suppressions).where(*of)
-                if kept == address
-                else update(suppressions).where(*of).values(reason=SuppressionReason.ERASED)
-            )
+            if kept == address:
+                connection.execute(delete(suppressions).where(*of))
+                self._record_lifting(connection, channel, address, reason)
+            else:
+                connection.execute(update(suppressions).where(*of).values(reason=SuppressionReason.ERASED))
+
+    def lift_counted(self, connection: Connection, channel: str, address: str) -> None:
+        """Failures that were counted turn out not to be too many. What an import brought was not counted here."""
+        counted = suppressions.c.reason == SuppressionReason.UNDELIVERABLE
+        ours = suppressions.c.import_id.is_(None)
+        connection.execute(delete(suppressions).where(*_of(channel, address), counted, ours))
+
+    def is_erased(self, connection: Connection, channel: str, address: str) -> bool:
+        """Whether this is somebody who asked to be forgotten: nothing more is written down about them."""
+        return self._kept_spelling(connection, channel, address) != address
+
+    def _record_lifting(self, connection: Connection, channel: str, address: str, reason: str) -> None:
+        """Failures are counted anew from here on."""
+        now = self.database.now(connection)
+        row = {
+            "provider": "distributor",
+            "provider_event_id": f"unsuppressed {channel} {address} {now.isoformat()}",
+            "kind": EventKind.UNSUPPRESSED,
+            "channel": channel,
+            "address": address,
+            "occurred_at": now,
+            "received_at": now,
+            "detail": f"was: {reason}",
+        }
+        insert_ignore(self.database, events, [row], connection)
 
 
 def _of(channel: str, address: str) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from distributor import __version__
 from distributor.cli import (
     bot,
     checking,
+    events,
     issues,
     operate,
     persons,
@@ -38,7 +39,20 @@ First steps:  [bold]distributor demo[/bold] (sends to a built-in sandbox),  [bol
 
 Exit status: 0 done (refused recipients are normal) · 1 incomplete, unconfirmed or stopped · 2 wrong use.""",
 )
-for family in (sending, checking, issues, readers, persons, bot, serve, site, webhooks, tokens, operate):
+for family in (
+    sending,
+    checking,
+    issues,
+    events,
+    readers,
+    persons,
+    bot,
+    serve,
+    site,
+    webhooks,
+    tokens,
+    operate,
+):
     family.register(app)
 
 

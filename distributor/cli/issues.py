@@ -143,7 +143,7 @@ def log(
     limit: Annotated[int, typer.Option(min=1, help="At most so many deliveries.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Show deliveries with every attempt: when, why it began, how it ended, what the other side said."""
+    """Show deliveries with every attempt (when, why it began, how it ended, what the other side said), and later news."""
     with distributor_of(context) as distributor:
         _refuse_unknown(distributor, channel)
         everywhere = to is not None and issue_id is None
@@ -326,6 +326,12 @@ def _show(entry: LogEntry) -> None:
         say(
             f"    {attempt.started_at:%Y-%m-%d %H:%M:%S} UTC  {attempt.trigger}{reason}: {attempt.outcome}{again}  "
             f"{attempt.code} {attempt.text}  ({attempt.duration_ms} ms{via})"
+        )
+    for event in entry.events:
+        lasting = f" ({event.permanence})" if event.permanence else ""
+        said = f"{event.code or ''} {event.detail}".strip()
+        say(
+            f"    {event.occurred_at:%Y-%m-%d %H:%M:%S} UTC  {event.provider} says: {event.kind}{lasting}  {said}"
         )
 
 

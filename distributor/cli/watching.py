@@ -250,6 +250,8 @@ def print_report(distributor: Distributor, view: View, groups: Sequence[Group] |
             say(
                 f"  {state}: all of them: {hint(distributor.settings, f'log {view.issue.id} --state {state}')}"
             )
+    if heard := distributor.ledger.heard(view.issue.id):
+        say("  heard of them: " + ", ".join(f"{number} {kind}" for kind, number in heard.items()))
     if groups is not None:
         say()
         print_groups(groups)
@@ -300,8 +302,9 @@ def print_facts(distributor: Distributor, view: View, groups: Sequence[Group] | 
     more = {} if groups is None else {"groups": groups}
     why = {str(state): found for state, found in reasons(distributor, view).items()}
     decisions = distributor.ledger.ticks(view.issue.newsletter, limit=5)
-    filters = distributor.ledger.filters(view.issue.id)
-    print_json({**facts_of(view), "filters": filters, "reasons": why, "scheduler": decisions, **more})
+    filters, heard = distributor.ledger.filters(view.issue.id), distributor.ledger.heard(view.issue.id)
+    more = {"filters": filters, "heard": heard, **more}
+    print_json({**facts_of(view), "reasons": why, "scheduler": decisions, **more})
 
 
 def group_keys(written: Sequence[str]) -> Sequence[GroupKey]:

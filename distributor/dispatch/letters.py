@@ -26,6 +26,7 @@ from distributor.errors import (
     frames_of,
 )
 from distributor.model import (
+    LETTER_MARK,
     DeliveryId,
     DeliveryState,
     Letter,
@@ -192,7 +193,7 @@ class PostRoom:
         return Parcel(
             message=message,
             recipient=recipient,
-            identity=DeliveryId(0, letter.id),
+            identity=DeliveryId(0, letter.id, LETTER_MARK),
             sent_date=letter.created_at,
             values={name: values[name] for name in message.placeholders},
         )

@@ -37,6 +37,8 @@ def sweep(engine: Engine) -> Swept:
     recovered, troubles = take_over(engine)
     troubles += _look_for_set_backs(engine)
     troubles += judge_canaries(engine)
+    for identity, who in ledger.proven_late():
+        ledger.prove_sent(identity, who)
     ledger.approve_overdue()
     finished = list(ledger.close_finished())  # first: what is all settled has not expired
     expired = ledger.overdue()

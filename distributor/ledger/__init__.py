@@ -8,6 +8,7 @@ from distributor.ledger.canaries import Canaries, CanaryCount
 from distributor.ledger.erasing import Erasing
 from distributor.ledger.issues import Issues, once_only
 from distributor.ledger.leases import LEASE_LOST_TEXT, Leases
+from distributor.ledger.news import PROOFS
 from distributor.ledger.opening import WINDOW, Opening
 from distributor.ledger.repairs import Repairs
 from distributor.ledger.reports import Reports
@@ -22,12 +23,14 @@ from distributor.ledger.values import (
     LogEntry,
     NewIssue,
     Postponed,
+    RecordedEvent,
     ResendRequest,
 )
 
 __all__ = [
     "LEASE_LOST_TEXT",
     "NOTHING_DUE",
+    "PROOFS",
     "WINDOW",
     "Attempt",
     "CanaryCount",
@@ -38,6 +41,7 @@ __all__ = [
     "LogEntry",
     "NewIssue",
     "Postponed",
+    "RecordedEvent",
     "ResendRequest",
     "Slice",
     "once_only",

@@ -20,8 +20,9 @@ from sqlalchemy import (
 )
 
 from distributor.errors import AWAITING
+from distributor.ledger.news import News
 from distributor.ledger.rows import attempt_from, log_entry_from
-from distributor.ledger.tables import STATES, Tables
+from distributor.ledger.tables import STATES
 from distributor.ledger.values import Attempt, LogEntry
 from distributor.model import (
     DeliveryState,
@@ -60,7 +61,7 @@ class Group:
     rate: float
 
 
-class Reports(Tables):
+class Reports(News):
     """Tallies and the log."""
 
     def moment(self) -> datetime:
@@ -241,8 +242,12 @@ class Reports(Tables):
             else:  # of all issues, the newest
                 newest = query.order_by(deliveries.c.issue_id.desc(), deliveries.c.seq.desc())
                 rows = sorted(connection.execute(newest), key=lambda row: (row.issue_id, row.seq))
-            tried = self._attempts(connection, [(row.issue_id, row.seq) for row in rows])
-        return [log_entry_from(row, tried.get((row.issue_id, row.seq), ())) for row in rows]
+            keys = [(row.issue_id, row.seq) for row in rows]
+            tried, heard = self._attempts(connection, keys), self._heard_of(connection, keys)
+        return [
+            log_entry_from(row, tried.get(key, ()), heard.get(key, ()))
+            for key, row in zip(keys, rows, strict=True)
+        ]
 
     def doubtful_destinations(self) -> Sequence[LogEntry]:
         """Deliveries to fixed places that are in doubt, of the newest issues; not those a person has in hand."""

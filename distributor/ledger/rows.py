@@ -10,7 +10,7 @@ from sqlalchemy import (
     select,
 )
 
-from distributor.ledger.values import Attempt, LogEntry
+from distributor.ledger.values import Attempt, LogEntry, RecordedEvent
 from distributor.model import (
     Chunk,
     Delivery,
@@ -141,7 +141,25 @@ def attempt_from(row: Any) -> Attempt:
     )
 
 
-def log_entry_from(row: Any, tried: Sequence[Attempt]) -> LogEntry:
+def event_from(row: Any) -> RecordedEvent:
+    return RecordedEvent(
+        id=row.id,
+        provider=row.provider,
+        kind=row.kind,
+        permanence=row.permanence,
+        channel=row.channel,
+        address=row.address,
+        newsletter=row.newsletter,
+        issue_id=row.issue_id,
+        seq=row.seq,
+        occurred_at=row.occurred_at,
+        received_at=row.received_at,
+        code=row.code,
+        detail=row.detail,
+    )
+
+
+def log_entry_from(row: Any, tried: Sequence[Attempt], heard: Sequence[RecordedEvent] = ()) -> LogEntry:
     return LogEntry(
         issue_id=row.issue_id,
         seq=row.seq,
@@ -160,6 +178,7 @@ def log_entry_from(row: Any, tried: Sequence[Attempt]) -> LogEntry:
         due_at=row.due_at,
         updated_at=row.updated_at,
         attempts=tried,
+        events=heard,
     )
 
 

@@ -97,8 +97,27 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordedEvent:
+    """One row of the events: what was told, about whom, by whom."""
+
+    id: int
+    provider: str
+    kind: str
+    permanence: str | None
+    channel: str
+    address: str
+    newsletter: str | None
+    issue_id: int | None
+    seq: int | None
+    occurred_at: datetime
+    received_at: datetime
+    code: str | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogEntry:
-    """A delivery as the log shows it, with its attempts."""
+    """A delivery as the log shows it, with its attempts and what was heard of it later."""
 
     issue_id: int
     seq: int
@@ -117,3 +136,4 @@ class LogEntry:
     due_at: datetime | None
     updated_at: datetime | None
     attempts: Sequence[Attempt] = ()
+    events: Sequence[RecordedEvent] = ()

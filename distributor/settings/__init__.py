@@ -7,6 +7,7 @@ folder (the one that holds `config/`).
 
 from distributor.settings.abuse import AbuseSettings
 from distributor.settings.bot import BotSettings
+from distributor.settings.events import SHARED_SECRETS, BounceMailbox, EventsSettings, ProviderName
 from distributor.settings.fields import UNITS, WEEKDAYS, mail_address, parse_duration
 from distributor.settings.newsletter import (
     Canary,
@@ -55,11 +56,13 @@ from distributor.settings.whole import Settings
 __all__ = [
     "ONLY_RELAY",
     "PREFIX",
+    "SHARED_SECRETS",
     "UNITS",
     "WEEKDAYS",
     "AbuseSettings",
     "AlertRoute",
     "BotSettings",
+    "BounceMailbox",
     "Canary",
     "Database",
     "DomainGroup",
@@ -67,10 +70,12 @@ __all__ = [
     "EmailSettings",
     "Endpoint",
     "EngineSettings",
+    "EventsSettings",
     "HandoffDestination",
     "MailRelay",
     "Newsletter",
     "PictureSettings",
+    "ProviderName",
     "Retention",
     "Retry",
     "S3Settings",

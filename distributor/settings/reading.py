@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from distributor.errors import ConfigError
+from distributor.settings.events import SHARED_SECRETS
 from distributor.settings.fields import ModelT
 from distributor.settings.newsletter import Newsletter
 from distributor.settings.system import SECRET_KEYS, WechatAccount
@@ -202,6 +203,9 @@ class _Secrets:
         "DEAD_MAN_URL": ("operator", "dead_man_url"),
         "S3_ACCESS_KEY": ("pictures", "s3", "access_key"),
         "S3_SECRET_KEY": ("pictures", "s3", "secret_key"),
+        "BOUNCE_KEY": ("events", "bounces", "key"),
+        "BOUNCE_PASSWORD": ("events", "bounces", "password"),
+        **{f"{name.upper()}_SECRET": ("events", name, "secret") for name in SHARED_SECRETS},
         # Not secrets, but what differs between a laptop and a container:
         "SMTP_HOST": ("email", "smtp", "host"),
         "SMTP_PORT": ("email", "smtp", "port"),

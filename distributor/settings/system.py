@@ -62,6 +62,10 @@ class Smtp(Frozen):
     password: SecretStr = SecretStr("")
     timeout: Duration = timedelta(seconds=60)
     helo: str = ""
+    own_bounces: bool = Field(
+        False,
+        description="keep the newsletter's sender in the envelope: for relays that take no other (Aliyun, Tencent)",
+    )
 
 
 class MailRelay(Smtp):
@@ -84,6 +88,7 @@ SECRET_KEYS = frozenset(
         "access_key",
         "secret_key",
         "secret",
+        "key",
         "webhook_secret",
     }
 )

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 
 from distributor.errors import ConfigError
 from distributor.settings.bot import BotSettings
+from distributor.settings.events import EventsSettings
 from distributor.settings.fields import Frozen
 from distributor.settings.newsletter import Newsletter
 from distributor.settings.readers import Signup
@@ -47,6 +48,7 @@ class Settings(Frozen):
     site: SiteSettings = SiteSettings()
     signup: Signup = Signup()
     webhooks: WebhookSettings = WebhookSettings()
+    events: EventsSettings = EventsSettings()
     operator: Operator = Operator()
     retention: Retention = Retention()
     newsletters: Mapping[str, Newsletter] = Field(default_factory=dict)

@@ -23,6 +23,7 @@ from distributor.rendering import template_environment
 from distributor.settings import Settings
 from distributor.site import went_out
 from distributor.web.describing import add_description
+from distributor.web.events import events_router
 from distributor.web.hardening import DefaultHeaders
 from distributor.web.limits import RequestLimits
 from distributor.web.problems import DATABASE_BACK, add_problems, is_machine, unavailable
@@ -63,6 +64,7 @@ def create_app(distributor: Distributor) -> FastAPI:
     programs.include_router(signup_router(distributor))
     app.include_router(programs)
     app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
+    app.include_router(events_router(distributor))
     add_site(app, distributor, pages.unknown)
     if distributor.settings.bot.mode == "webhook":
         from distributor.web.telegram import add_bot  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that only a bot needs

@@ -6,6 +6,7 @@ from functools import cached_property
 from jinja2 import Environment
 
 from distributor.channels import EVERYBODY
+from distributor.channels.email.identity import BounceAddresses, bounce_addresses
 from distributor.channels.email.render import render_email
 from distributor.channels.email.smtp import SmtpTransport
 from distributor.model import Message, Post, Recipient, Relay
@@ -64,7 +65,11 @@ class EmailChannel:
 
     def open(self, relay: str) -> SmtpTransport:
         chosen = next(one for one in self._settings.email.all_relays if one.name == relay)
-        return SmtpTransport(chosen)
+        return SmtpTransport(chosen, bounces=None if chosen.own_bounces else self._bounces)
+
+    @cached_property
+    def _bounces(self) -> BounceAddresses | None:
+        return bounce_addresses(self._settings)
 
     @cached_property
     def _rates(self) -> Mapping[str, float]:

@@ -23,6 +23,7 @@ from functools import cache
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
 
+from distributor.channels.email.identity import BounceAddresses
 from distributor.channels.email.mime import write
 from distributor.channels.email.replies import classify
 from distributor.channels.redact import redact
@@ -72,10 +73,11 @@ class _Letter(NamedTuple):
     data: bytes
 
     @classmethod
-    def of(cls, parcel: Parcel) -> "_Letter":
+    def of(cls, parcel: Parcel, bounces: BounceAddresses | None) -> "_Letter":
         """Raises Rejected when the parcel cannot be written as a mail."""
         try:
-            return cls(parcel, *write(parcel))
+            sender, recipient, data = write(parcel)
+            return cls(parcel, bounces.of(parcel.identity) if bounces else sender, recipient, data)
         except (KeyError, ValueError) as error:
             reason = f"cannot be written as a mail: {redact(str(error))}"
             raise Rejected(text=reason, kind=Kind.CONTENT) from error
@@ -93,11 +95,17 @@ class _Letter(NamedTuple):
 class SmtpTransport:
     """Sends parcels over one connection; a lost one is made anew before the next message.
 
-    `context` verifies the server's certificate; the default trusts the system's authorities.
+    `context` verifies the server's certificate; the default trusts the system's authorities. With `bounces`, the sender
+    in the envelope is each delivery's own.
     """
 
-    def __init__(self, settings: Smtp, context: ssl.SSLContext | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Smtp,
+        context: ssl.SSLContext | None = None,
+        bounces: BounceAddresses | None = None,
+    ) -> None:
+        self._settings, self._bounces = settings, bounces
         self._context = context
         self._wire: _Wire | None = None
 
@@ -130,7 +138,7 @@ class SmtpTransport:
             if announced.parcel is parcel:
                 return announced
             self._drop()
-        return _Letter.of(parcel)
+        return _Letter.of(parcel, self._bounces)
 
     def _transact(self, letter: _Letter, then: Parcel | None) -> Receipt:
         wire = self._ready()
@@ -151,7 +159,7 @@ class SmtpTransport:
         if self._wire is not None and self._wire.announced is None and self._wire.has_spoken():
             self._drop()
         if self._wire is None:
-            self._wire = _Wire(connect(self._settings, self._context))
+            self._wire = _Wire(connect(self._settings, self._context), self._bounces)
         return self._wire
 
     def _recover(self, wire: "_Wire", error: SendError) -> None:
@@ -173,7 +181,8 @@ class SmtpTransport:
 class _Wire:
     """A greeted connection: groups of commands out, with a count of what may have left, and replies in."""
 
-    def __init__(self, smtp: smtplib.SMTP) -> None:
+    def __init__(self, smtp: smtplib.SMTP, bounces: BounceAddresses | None = None) -> None:
+        self.bounces = bounces
         if smtp.sock is None:
             raise smtplib.SMTPServerDisconnected("not connected")
         self._smtp, self._sock = smtp, smtp.sock
@@ -394,7 +403,7 @@ def _letter_to_announce(wire: _Wire, then: Parcel | None) -> _Letter | None:
     if then is None or not wire.pipelines:
         return None
     try:
-        return _Letter.of(then)
+        return _Letter.of(then, wire.bounces)
     except Rejected:
         return None
 
