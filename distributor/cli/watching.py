@@ -302,9 +302,11 @@ def print_facts(distributor: Distributor, view: View, groups: Sequence[Group] | 
     more = {} if groups is None else {"groups": groups}
     why = {str(state): found for state, found in reasons(distributor, view).items()}
     decisions = distributor.ledger.ticks(view.issue.newsletter, limit=5)
-    filters, heard = distributor.ledger.filters(view.issue.id), distributor.ledger.heard(view.issue.id)
-    more = {"filters": filters, "heard": heard, **more}
-    print_json({**facts_of(view), "reasons": why, "scheduler": decisions, **more})
+    known = {
+        "filters": distributor.ledger.filters(view.issue.id),
+        "heard": distributor.ledger.heard(view.issue.id),
+    }
+    print_json({**facts_of(view), **known, "reasons": why, "scheduler": decisions, **more})
 
 
 def group_keys(written: Sequence[str]) -> Sequence[GroupKey]:
