@@ -15,6 +15,7 @@ from distributor.ledger.restores import Restores
 from distributor.ledger.slices import NOTHING_DUE, Slice
 from distributor.ledger.upkeep import Upkeep
 from distributor.ledger.values import (
+    READER,
     Attempt,
     ChannelStop,
     Lapsed,
@@ -28,6 +29,7 @@ from distributor.ledger.values import (
 __all__ = [
     "LEASE_LOST_TEXT",
     "NOTHING_DUE",
+    "READER",
     "WINDOW",
     "Attempt",
     "CanaryCount",
