@@ -8,9 +8,12 @@ from sqlalchemy import Connection, insert, or_, select, update
 
 from distributor.audience.signups import SignUps
 from distributor.audience.store import subscription_of, subscription_query
-from distributor.audience.values import Subscription, Visit
+from distributor.audience.values import Evidence, Subscription, Visit
 from distributor.model import ConsentKind, LinkPurpose, SubscriptionState
-from distributor.tables import subscribers, subscriptions
+from distributor.tables import consents, subscribers, subscriptions
+
+#: Rows of evidence on a page: somebody who comes and goes all day has more.
+MOST_EVIDENCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,21 @@ class Choices(SignUps):
                     update(subscribers).where(subscribers.c.id.in_(numbers)).values(language=language)
                 )
             return self._preferences(connection, found)
+
+    def evidence(self, token: str) -> Sequence[Evidence]:
+        """What is kept of the consent of the subscriber behind the token, the newest first."""
+        query = (
+            select(consents.c.newsletter, consents.c.kind, consents.c.at, consents.c.source)
+            .join(subscriptions, subscriptions.c.subscriber_id == consents.c.subscriber_id)
+            .where(subscriptions.c.token == token)
+            .order_by(consents.c.at.desc(), consents.c.id.desc())
+            .limit(MOST_EVIDENCE)
+        )
+        with self.database.read() as connection:
+            return [
+                Evidence(newsletter=row.newsletter, kind=ConsentKind(row.kind), at=row.at, source=row.source)
+                for row in connection.execute(query)
+            ]
 
     def new_link(self, token: str, purpose: LinkPurpose, lasts: timedelta) -> str | None:
         """A one-time token for the reader behind the token of a mail's links. None for an unknown one."""

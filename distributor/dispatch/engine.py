@@ -20,7 +20,6 @@ from distributor.settings import EngineSettings, Newsletter, Retry
 UNSUBSCRIBE_URL = "__UNSUBSCRIBE_URL__"
 PREFERENCES_URL = "__PREFERENCES_URL__"
 VIEW_URL = "__VIEW_URL__"
-PREFERENCES_URL = "__PREFERENCES_URL__"
 
 
 class Stop(Protocol):

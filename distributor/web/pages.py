@@ -50,6 +50,10 @@ class Pages:
         """That newsletter, or the first for one that is gone from the settings."""
         return self.settings.newsletters.get(slug) or self.first
 
+    def language(self, wanted: str | None, newsletter: Newsletter) -> str:
+        """The reader's, when we have its words; else the newsletter's."""
+        return wanted if wanted and wanted in WORDS else newsletter.language
+
     def show(
         self,
         name: str,
@@ -62,7 +66,7 @@ class Pages:
     ) -> HTMLResponse:
         """The page `web/NAME.html.j2`. `proof`: it asks for a proof of work, and may run the script that makes one."""
         about = newsletter or self.first
-        language = language if language in WORDS else about.language
+        language = self.language(language, about)
         sheet = self._sheet(about)
         frame = {
             "newsletter": about,

@@ -77,15 +77,3 @@ def _browsers_languages(request: Request) -> Sequence[str]:
 def _known_language(name: str) -> str | None:
     """Chinese of any kind gets the one that we have."""
     return {"zh": "zh-CN", "en": "en"}.get(name.partition("-")[0])
-
-
-def client_address(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
-def masked(channel: str, address: str) -> str:
-    """Enough for the reader to recognise it, too little for whoever else holds the link: l•••@example.com."""
-    if channel != "email":
-        return f"•••{address[-3:]}"
-    name, at, domain = address.partition("@")
-    return f"{name[:1]}•••{at}{domain}"
