@@ -12,6 +12,7 @@ from distributor.dispatch import open_issue, write_audience
 from distributor.model import Issue, OpenedBy, SuppressionReason
 from distributor.posts import read_post
 from distributor.settings import Settings
+from distributor.web.pages import Pages
 
 LANGUAGES = ("zh-CN", "en")
 WEEKLY = """
@@ -102,60 +103,74 @@ def desk_of(settings: Settings, port: int = 0) -> Iterator[Desk]:
 def sample_pages(project: Project) -> Mapping[str, str]:
     """ "confirm en" → its HTML, for every page there is."""
     pages: dict[str, str] = {}
-    settings = reader_settings(project, site={"serve": True})
-    with desk_of(settings) as desk:
+    with desk_of(reader_settings(project)) as desk:
         desk.subscribe("zhou@readers.example")
         desk.send_issue(project)
         for language in LANGUAGES:
-            made = _pages(desk, language)
-            pages.update({f"{name} {language}": page for name, page in made.items()})
+            for samples in (_coming, _staying, _outside):
+                made = samples(desk, language)
+                pages.update({f"{name} {language}": page for name, page in made.items()})
+    with desk_of(reader_settings(project, signup={"abuse": {"quickest": "1h", "per_ip": "2/hour"}})) as desk:
+        for name in ("subscribe-again", "limited"):
+            for language in LANGUAGES:
+                sent = {"address": "li@readers.example", "language": language}
+                pages[f"{name} {language}"] = desk.client.post("/subscribe/ai-daily", data=sent).text
     return pages
 
 
-def _pages(desk: Desk, language: str) -> Mapping[str, str]:
-    client, name = desk.client, f"li-{language.lower()}"
-    lang = {"lang": language}
-    token = desk.waiting(f"{name}@readers.example", language, ["ai-daily", "weekly"])
-    confirm = client.get(f"/confirm/{token}").text
-    confirmed = desk.confirm(token).text
-    today = [
-        client.post(f"/confirm/{token}/today", data={"newsletter": slug}).text
-        for slug in ("ai-daily", "ai-daily", "weekly")
-    ]
-    mail = desk.audience.asked(token).tokens["ai-daily"]
-    preferences = client.get(f"/p/{mail}").text
-    saved = client.post(f"/p/{mail}", data={"shown": "0:none"}).text
-    unsubscribe = client.get(f"/u/{mail}").text
-    unsubscribed = client.post(f"/u/{mail}", data={"page": "yes", "reason": "too many"}).text
-    resubscribed = client.post(f"/u/{mail}/resubscribe").text
-    none = client.post(f"/p/{mail}/leave").text
-    desk.audience.suppress("email", f"{name}@readers.example", SuppressionReason.BOUNCED)
-    wrong = {"address": "li@", "language": language}
+def _coming(desk: Desk, language: str) -> Mapping[str, str]:
+    """From the form to the confirmation."""
+    client, lang = desk.client, {"lang": language}
+    token = desk.waiting(_address(language), language, ["ai-daily", "weekly"])
+    today = [{"newsletter": slug} for slug in ("ai-daily", "ai-daily", "weekly")]
+    sent = {"address": "wu@readers.example", "language": language}
     return {
         "subscribe": client.get("/subscribe/ai-daily", params=lang).text,
         "subscribe-any": client.get("/subscribe", params=lang).text,
-        "subscribe-wrong": client.post("/subscribe", data=wrong).text,
-        "subscribe-again": client.post(
-            "/subscribe/ai-daily", data={**wrong, "address": "li@example.com"}
-        ).text,
+        "subscribe-wrong": client.post("/subscribe", data={**sent, "address": "li@"}).text,
+        "look": client.post("/subscribe/ai-daily", data=sent).text,
         "embed": client.get("/subscribe/ai-daily/embed", params=lang).text,
-        "look": client.post(
-            "/subscribe/ai-daily", data=desk.fields(address="wu@example.com", language=language)
-        ).text,
-        "confirm": confirm,
-        "confirmed": confirmed,
-        "today-comes": today[0],
-        "today-sent": today[1],
-        "today-none": today[2],
+        "confirm": client.get(f"/confirm/{token}").text,
+        "confirmed": desk.confirm(token).text,
+        "today-comes": client.post(f"/confirm/{token}/today", data=today[0]).text,
+        "today-sent": client.post(f"/confirm/{token}/today", data=today[1]).text,
+        "today-none": client.post(f"/confirm/{token}/today", data=today[2]).text,
         "gone": client.get("/confirm/nobody-has-this", params=lang).text,
-        "unsubscribe": unsubscribe,
-        "unsubscribed": unsubscribed,
-        "unsubscribed-suppressed": client.post(f"/u/{mail}").text,
-        "resubscribed": resubscribed,
-        "preferences": preferences,
-        "preferences-saved": saved,
-        "preferences-none": none,
-        "preferences-suppressed": client.get(f"/p/{mail}").text,
-        "unknown": client.get("/u/nobody-has-this", params=lang).text,
-        "explain": client.get("/u", params=lang).text,
     }
+
+
+def _staying(desk: Desk, language: str) -> Mapping[str, str]:
+    """Of the reader who has come: choices, goodbye, and back."""
+    client = desk.client
+    listed = desk.audience.listing("ai-daily")
+    token = next(one.token for one in listed if one.address == _address(language))
+    made = {
+        "preferences": client.get(f"/p/{token}").text,
+        "preferences-saved": client.post(f"/p/{token}").text,
+        "unsubscribe": client.get(f"/u/{token}").text,
+        "unsubscribed": client.post(f"/u/{token}", data={"page": "yes", "reason": "too many"}).text,
+        "resubscribed": client.post(f"/u/{token}/resubscribe").text,
+        "preferences-none": client.post(f"/p/{token}/leave").text,
+    }
+    desk.audience.suppress("email", _address(language), SuppressionReason.BOUNCED)
+    return {
+        **made,
+        "unsubscribed-suppressed": client.post(f"/u/{token}").text,
+        "preferences-suppressed": client.get(f"/p/{token}").text,
+    }
+
+
+def _outside(desk: Desk, language: str) -> Mapping[str, str]:
+    """What no reader's link leads to; in the language of the first newsletter, whatever was asked."""
+    chat = Pages.of(desk.distributor.settings).show(
+        "telegram", None, language, link="https://t.me/daily_bot?start=x", preferences="/p/x"
+    )
+    return {
+        "telegram": bytes(chat.body).decode(),
+        "unknown": desk.client.get("/u/nobody-has-this").text,
+        "explain": desk.client.get("/u").text,
+    }
+
+
+def _address(language: str) -> str:
+    return f"li-{language.lower()}@readers.example"

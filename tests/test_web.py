@@ -60,7 +60,7 @@ class TestUnsubscribing:
             assert (response.text == "") is (method == "HEAD")
         assert site.state(reader) is SubscriptionState.ACTIVE
         page = site.client.get(f"/u/{reader.token}").text
-        assert '<form method="post"><button' in page
+        assert '<form method="post">' in page
         assert "确认退订" in page
         assert "l•••@readers.example" in page
         assert "li@readers.example" not in page
@@ -77,19 +77,20 @@ class TestUnsubscribing:
             assert site.state(reader) is SubscriptionState.UNSUBSCRIBED
         first = site.distributor.audience.find(reader.token)
         assert first is not None
-        assert first.end_reason == "one click or the page's button"
+        assert first.end_reason == "one click"
 
     def test_it_ends_one_subscription_and_no_other(self, site: Site) -> None:
         reader, other = site.subscribe(), site.subscribe("wang@readers.example")
         site.client.post(f"/u/{reader.token}")
         assert site.state(other) is SubscriptionState.ACTIVE
 
-    def test_who_has_left_sees_that_and_no_button(self, site: Site) -> None:
+    def test_who_has_left_sees_that_and_the_way_back(self, site: Site) -> None:
         reader = site.subscribe()
         site.client.post(f"/u/{reader.token}")
         page = site.client.get(f"/u/{reader.token}").text
         assert "已退订" in page
-        assert "<button" not in page
+        assert "确认退订" not in page
+        assert f'action="/u/{reader.token}/resubscribe"' in page
 
     @pytest.mark.parametrize(
         "token", ["nobody-has-this", "x" * 300, "%00", "%E4%B8%AD", "a%27%20OR%201=1", "test"]
@@ -142,14 +143,17 @@ class TestTheBrowserSCopy:
         assert "都写在账上" in response.text
         assert reader.token not in response.text
         assert "__UNSUBSCRIBE_URL__" not in response.text
+        assert "__PREFERENCES_URL__" not in response.text
         assert "__VIEW_URL__" not in response.text
         base = site.distributor.settings.web.base_url
         assert f'href="{base}/u"' in response.text
+        assert f'href="{base}/p"' in response.text
         assert "script" not in response.headers["Content-Security-Policy"]
         assert site.client.head(f"/issues/{issue.id}").status_code == 200
 
-    def test_its_unsubscribe_link_explains_itself(self, site: Site) -> None:
-        response = site.client.get("/u")
+    @pytest.mark.parametrize("path", ["/u", "/p"])
+    def test_the_links_at_its_foot_explain_themselves(self, site: Site, path: str) -> None:
+        response = site.client.get(path)
         assert response.status_code == 200
         assert "不属于任何一位读者" in response.text
         assert "<button" not in response.text

@@ -10,7 +10,7 @@ import uvicorn
 from services import free_port
 
 from distributor.audience import NewSubscriber, Subscription
-from distributor.bootstrap import Distributor, build, prepare
+from distributor.bootstrap import Distributor, build
 from distributor.dispatch import open_issue, write_audience
 from distributor.model import Issue, OpenedBy, SubscriptionState
 from distributor.posts import read_post
@@ -23,7 +23,7 @@ class Site:
 
     def __init__(self, settings: Settings, port: int = 0) -> None:
         self.distributor: Distributor = build(settings)
-        prepare(self.distributor)
+        self.distributor.database.upgrade()
         self.port = port or free_port()
         config = uvicorn.Config(create_app(self.distributor), port=self.port, log_level="warning")
         self.server = uvicorn.Server(config)
