@@ -33,7 +33,7 @@ name = "AI 日报"
 address = "daily@news.example.com"
 [channels.email]
 """
-#: No waiting in tests; forms without a seal are taken for somebody's in a hurry all the same.
+#: No waiting in tests.
 UNGUARDED = {"abuse": {"quickest": "0s", "per_ip": "100000/hour", "attack_mode": "off"}}
 POST = "---\ntitle: {title}\n---\n\n谁收到了，谁没有收到，都写在账上。\n"
 
@@ -56,8 +56,7 @@ class Desk(Site):
 
     def fields(self, path: str = "/subscribe/ai-daily", **fields: str | list[str]) -> dict[str, Any]:
         """What a browser would send with the form of that page."""
-        seal = self.client.get(path).text.partition('name="seal" value="')[2].partition('"')[0]
-        return {"seal": seal, "proof": "", "homepage": "", **fields}
+        return {**sealed(self.client.get(path).text), **fields}
 
     def waiting(
         self, address: str = "li@readers.example", language: str = "zh-CN", newsletters: Any = ("ai-daily",)
@@ -89,6 +88,12 @@ class Desk(Site):
         issue, _ = open_issue(self.distributor.engine, newsletter, post, day, by=OpenedBy.PERSON)
         write_audience(self.distributor.engine, issue)
         return issue
+
+
+def sealed(page: str) -> dict[str, str]:
+    """The fields of a page's form that no reader sees."""
+    seal = page.partition('name="seal" value="')[2].partition('"')[0]
+    return {"seal": seal, "proof": "", "homepage": ""}
 
 
 @contextmanager
@@ -128,7 +133,7 @@ def _coming(desk: Desk, language: str) -> Mapping[str, str]:
         "subscribe": client.get("/subscribe/ai-daily", params=lang).text,
         "subscribe-any": client.get("/subscribe", params=lang).text,
         "subscribe-wrong": client.post("/subscribe", data={**sent, "address": "li@"}).text,
-        "look": client.post("/subscribe/ai-daily", data=sent).text,
+        "look": client.post("/subscribe/ai-daily", data=desk.fields(**sent)).text,
         "embed": client.get("/subscribe/ai-daily/embed", params=lang).text,
         "confirm": client.get(f"/confirm/{token}").text,
         "confirmed": desk.confirm(token).text,

@@ -10,12 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from reader_pages import UNGUARDED, Desk, desk_of, reader_settings
+from reader_pages import UNGUARDED, Desk, desk_of, reader_settings, sealed
 from services import Project
 
 from distributor.audience import Subscription
 from distributor.dispatch import drain
 from distributor.model import ConsentKind, DeliveryState, LinkPurpose, SubscriptionState, SuppressionReason
+from distributor.sandbox.server import Sandbox
 from distributor.schedule import tell_ended
 from distributor.web.words import REASONS, WORDS
 
@@ -200,6 +201,10 @@ class TestSigningUp:
             assert 3000 < int(answer.headers["Retry-After"]) <= 3600
             assert "分钟再试" in answer.text
 
+    def test_the_bare_name_of_the_site_leads_to_the_form(self, desk: Desk) -> None:
+        answer = desk.client.get("/")
+        assert (answer.status_code, answer.headers["Location"]) == (302, "/subscribe")
+
     def test_without_the_form_there_are_no_such_pages(self, project: Project) -> None:
         with desk_of(reader_settings(project, signup={"form": False})) as desk:
             assert desk.client.get("/subscribe").status_code == 404
@@ -234,9 +239,11 @@ class TestTheFormForOtherSites:
         names = re.findall(r'name="([^"]+)"', snippet)
         sent = {"language": "zh-CN", "address": address}
         assert names == list(sent)
-        answer = desk.client.post(
-            "/subscribe/ai-daily", data=sent, headers={"Origin": "https://blog.example"}
-        )
+        foreign = {"Origin": "https://blog.example", "Sec-Fetch-Site": "cross-site"}
+        once_more = desk.client.post("/subscribe/ai-daily", data=sent, headers=foreign).text
+        assert WORDS["zh-CN"].once_more in once_more
+        assert f'value="{address}"' in once_more
+        answer = desk.client.post("/subscribe/ai-daily", data={**sent, **sealed(once_more)})
         assert "请查收邮件" in answer.text
         [(_, kind, _, _, words)] = consents(desk, address)
         assert kind == "asked"
@@ -498,6 +505,7 @@ class TestPreferences:
         assert kinds["ai-daily"][1:3] == ("withdrawn", "preferences page")
         assert kinds["weekly"][1:3] == ("confirmed", "preferences page")
         assert kinds["weekly"][4] in page
+        assert kinds["ai-daily"][4] is None, "nobody agrees to anything by leaving"
 
     def test_what_the_form_did_not_show_stays(self, desk: Desk, reader: Subscription) -> None:
         """Somebody else's form was open while it began."""
@@ -647,20 +655,22 @@ class TestWords:
             assert tuple(words.reasons) == REASONS
 
 
-class TestMails:
-    def test_one_that_was_frozen_before_there_were_preferences_still_goes(
-        self, project: Project, address: str
-    ) -> None:
-        with desk_of(reader_settings(project)) as desk:
+def test_a_mail_that_was_frozen_before_there_were_preferences_still_goes(
+    project: Project, address: str
+) -> None:
+    with Sandbox(None) as sandbox:
+        smtp = {"host": "127.0.0.1", "port": sandbox.smtp_port, "security": "none"}
+        with desk_of(reader_settings(project, email={"smtp": smtp})) as desk:
             desk.subscribe(address)
             issue = desk.send_issue(project)
             with desk.distributor.database.write() as connection:
                 connection.exec_driver_sql(
-                    "UPDATE messages SET content = replace(content, '__PREFERENCES_URL__', 'x'),"
+                    "UPDATE messages SET content = replace(content, '__PREFERENCES_URL__', 'https://x.example'),"
                     """ placeholders = '["__UNSUBSCRIBE_URL__", "__VIEW_URL__"]'"""
                 )
+            drain(desk.distributor.engine, "email", seconds=10)
+            assert sandbox.inbox.addresses("email") == {address: 1}
             assert "__" not in desk.client.get(f"/issues/{issue.id}").text
-            assert drain(desk.distributor.engine, "email", seconds=0.1) is not None
 
 
 def test_the_whole_way_on_both_databases(project: Project, database_url: str, address: str) -> None:

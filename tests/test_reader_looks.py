@@ -64,6 +64,8 @@ def test_every_word_of_a_page_can_be_read_and_none_is_cut(
     chrome: Chrome, pages: Mapping[str, str], dark: bool
 ) -> None:
     for name, page in pages.items():
+        if dark and name.endswith(" en"):  # no other colours than those of the Chinese one
+            continue
         chrome.show(page.replace("<details>", "<details open>"), width=320, dark=dark)
         assert chrome.evaluate(UNREADABLE) == [], name
         assert chrome.evaluate("document.documentElement.scrollWidth") == 320, name

@@ -1,7 +1,7 @@
 """What a reader chose, on all their channels: newsletters, chats, language."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, or_, select, update
@@ -137,4 +137,4 @@ class Choices(SignUps):
 
     def _finish(self, connection: Connection, token: str, visit: Visit, now: datetime) -> None:
         if self._end(connection, token, visit.source, now) and (left := self._of_token(connection, token)):
-            self._left(connection, left, visit, now)
+            self._left(connection, left, replace(visit, wording=None), now)
