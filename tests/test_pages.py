@@ -577,19 +577,20 @@ class TestPreferences:
             "填写了地址 · AI 日报 · 订阅页面",
         ]
 
-    def test_a_chat_is_connected_by_a_link_for_an_hour(
-        self, desk: Desk, reader: Subscription, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_chat_is_connected_by_a_link_for_an_hour(self, project: Project, address: str) -> None:
+        with desk_of(reader_settings(project, bot={"username": "daily_bot"})) as desk:
+            reader = desk.subscribe(address)
+            assert WORDS["zh-CN"].telegram_button in desk.client.get(f"/p/{reader.token}").text
+            page = desk.client.post(f"/p/{reader.token}/telegram").text
+            found = re.search(r'href="https://t\.me/daily_bot\?start=([\w-]{22})"', page)
+            assert found
+            hashed = hashlib.sha256(found[1].encode()).hexdigest()
+            query = f"SELECT purpose, subscriber_id FROM links WHERE hash = '{hashed}'"
+            assert rows(desk, query) == [(LinkPurpose.TELEGRAM, reader.subscriber_id)]
+
+    def test_without_a_bot_there_is_no_such_link(self, desk: Desk, reader: Subscription) -> None:
         assert WORDS["zh-CN"].telegram_button not in desk.client.get(f"/p/{reader.token}").text
         assert desk.client.post(f"/p/{reader.token}/telegram").status_code == 404
-        monkeypatch.setattr("distributor.web.preferences.PreferencePages._bot", "daily_bot")
-        assert WORDS["zh-CN"].telegram_button in desk.client.get(f"/p/{reader.token}").text
-        page = desk.client.post(f"/p/{reader.token}/telegram").text
-        found = re.search(r'href="https://t\.me/daily_bot\?start=([\w-]{22})"', page)
-        assert found
-        hashed = hashlib.sha256(found[1].encode()).hexdigest()
-        [(purpose, number)] = rows(desk, f"SELECT purpose, subscriber_id FROM links WHERE hash = '{hashed}'")
-        assert (purpose, number) == (LinkPurpose.TELEGRAM, reader.subscriber_id)
 
 
 class TestHeaders:
@@ -628,6 +629,12 @@ class TestHeaders:
         base = "http://127.0.0.1:8025"
         for answer in answers.values():
             assert set(re.findall(r"https?://[\w.:-]+", answer.text)) <= {base}
+
+    def test_an_address_that_nothing_stands_at_is_a_page_too(self, desk: Desk) -> None:
+        for path in ("/nothing", "/subscribe/ai-daily/x", "/u/a/b/c"):
+            answer = desk.client.get(path)
+            assert (answer.status_code, answer.text) == (404, desk.client.get("/u/nobody").text)
+        assert desk.client.get("/api/nothing").headers["Content-Type"] == "application/problem+json"
 
     def test_where_only_a_form_is_taken_a_look_is_no_error(self, desk: Desk) -> None:
         for path in ("/u/nobody/resubscribe", "/p/nobody/leave", "/confirm/nobody/today"):

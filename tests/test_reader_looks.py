@@ -13,8 +13,8 @@ from test_looks import UNREADABLE
 
 from distributor.rendering import template_environment
 
-#: Templates that are no page of their own.
-PARTS = {"base", "guard", "titles", "message"}
+#: Templates that are no page of their own, and the one for programmers.
+PARTS = {"base", "guard", "titles", "message", "docs"}
 #: Of each page that differs from the others by more than its words.
 PICTURES = [
     ("subscribe-any zh-CN", 375, False),

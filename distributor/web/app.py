@@ -49,7 +49,7 @@ def create_app(distributor: Distributor) -> FastAPI:
 
         add_bot(app, distributor)
     app.add_exception_handler(ServiceDown, _service_down)
-    add_problems(app)
+    add_problems(app, pages.unknown)
     add_description(app, programs, pages.templates)
     app.add_middleware(DefaultHeaders, headers=HEADERS)
     web = distributor.settings.web
