@@ -322,7 +322,9 @@ def look_for_bounces(collect: Callable[[], object], alerts: Alerts) -> None:
 
 def tell_ended(engine: Engine, alerts: Alerts) -> None:
     """The reports of what has ended lately and is not told yet: whoever ended it may have died before it told."""
-    ended = {_end_key(issue): issue for issue in engine.ledger.ended_since(TOLD_WITHIN)}
+    found = engine.ledger.ended_since(TOLD_WITHIN)
+    again = engine.ledger.resends_by_persons([issue.id for issue in found])
+    ended = {_end_key(issue, again.get(issue.id, 0)): issue for issue in found}
     told = alerts.notices.are_told(ended) if ended else set()
     for key, issue in ended.items():
         if key in told:
@@ -333,10 +335,9 @@ def tell_ended(engine: Engine, alerts: Alerts) -> None:
             _tell_expired(engine, alerts, key, issue)
 
 
-def _end_key(issue: Issue) -> str:
-    """An issue that a resend reopened ends again, and is told again."""
-    moment = issue.finished_at if issue.state is IssueState.FINISHED else issue.expires_at
-    return f"{issue.state}:{issue.id}:{moment.isoformat() if moment else ''}"
+def _end_key(issue: Issue, resends: int) -> str:
+    """An issue that a person's resend reopened ends again, and is told again; not so for a reader's copy of it."""
+    return f"{issue.state}:{issue.id}:{resends}"
 
 
 def _tell_expired(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> None:

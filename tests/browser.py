@@ -101,6 +101,21 @@ SETTLED = """(async () => {
   await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 })()"""
 
+#: Keys by name: what the DevTools protocol wants to know of them.
+KEYS: Mapping[str, Mapping[str, Any]] = {
+    "Tab": {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9},
+    "Enter": {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"},
+    "Space": {"key": " ", "code": "Space", "windowsVirtualKeyCode": 32, "text": " "},
+    "ArrowDown": {"key": "ArrowDown", "code": "ArrowDown", "windowsVirtualKeyCode": 40},
+}
+#: What a screen reader would call the element that has the focus.
+FOCUSED = """(() => {
+  const element = document.activeElement;
+  return element.getAttribute("aria-label") || (element.labels?.[0] ?? element).textContent.trim();
+})()"""
+#: More elements than any page of ours has to walk through.
+MOST_TABS = 60
+
 #: URL of an image → its PNG, or None for one that cannot be had.
 Pictures = Callable[[str], bytes | None]
 
@@ -247,12 +262,19 @@ class Chrome:
     def __init__(self, to_it: int, from_it: int, pictures: Pictures) -> None:
         self._to_it, self._from_it, self._pictures = to_it, from_it, pictures
         self._rest, self._number, self._session, self._html, self._width = b"", 0, "", "", 0
+        self._loads = 0
+        #: URLs that pages asked for, and what the console said of them: `forget` empties both.
+        self.requested: list[str] = []
+        self.complaints: list[str] = []
 
     def open(self) -> None:
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._call("Page.enable")
         self._call("Fetch.enable", patterns=[{"urlPattern": "*"}])
+        self._call("Log.enable")
+        self._call("Runtime.enable")
+        self._call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def close(self) -> None:
         with suppress(BrokenPipeError):  # it may have ended by itself
@@ -316,6 +338,38 @@ class Chrome:
                 raise BrowserError(f"it never came true: {script}")
             time.sleep(0.02)
 
+    # What a person does
+
+    def press(self, key: str) -> None:
+        """One of KEYS, down and up."""
+        self._call("Input.dispatchKeyEvent", type="keyDown", **KEYS[key])
+        self._call("Input.dispatchKeyEvent", type="keyUp", **{**KEYS[key], "text": ""})
+
+    def type(self, text: str) -> None:
+        """Into the field that has the focus."""
+        self._call("Input.insertText", text=text)
+
+    def tab_to(self, name: str) -> None:
+        """Walks with the Tab key to what is called so, wherever the focus is. Raises BrowserError."""
+        for _ in range(MOST_TABS):
+            self.press("Tab")
+            if name in self.evaluate(FOCUSED):
+                return
+        raise BrowserError(f"the Tab key leads to nothing that is called {name!r}")
+
+    def follow(self, key: str = "Enter") -> None:
+        """Presses a key that opens another page, and waits until that stands still. Raises BrowserError."""
+        before = self._loads
+        self.press(key)
+        while self._loads == before:
+            self._answer(self._read())
+        self.evaluate(SETTLED)
+
+    def forget(self) -> None:
+        """Nothing was asked for, nothing said."""
+        self.requested.clear()
+        self.complaints.clear()
+
     def allow(self, *permissions: str) -> None:
         """Such as "clipboardReadWrite": what the browser would ask a person."""
         self._call("Browser.grantPermissions", permissions=list(permissions))
@@ -355,6 +409,7 @@ class Chrome:
     def _wait(self, event: str) -> None:
         while (message := self._read()).get("method") != event:
             self._answer(message)
+        self._answer(message)
 
     def _send(self, method: str, parameters: Mapping[str, Any]) -> int:
         self._number += 1
@@ -379,11 +434,14 @@ class Chrome:
         return message
 
     def _answer(self, message: Mapping[str, Any]) -> None:
-        """Each request of a page waits here for what becomes of it."""
-        if message.get("method") != "Fetch.requestPaused":
+        """Each request of a page waits here for what becomes of it; the rest is written down."""
+        method, paused = message.get("method"), message.get("params", {})
+        if method != "Fetch.requestPaused":
+            self._loads += method == "Page.loadEventFired"
+            self.complaints += complaints(str(method), paused)
             return
-        paused = message["params"]
         url, request = paused["request"]["url"], {"requestId": paused["requestId"]}
+        self.requested.append(url)
         if url == SHOWN and self._html:
             self._send(
                 "Fetch.fulfillRequest", request | fulfilled("text/html; charset=utf-8", self._html.encode())
@@ -394,6 +452,17 @@ class Chrome:
             self._send("Fetch.fulfillRequest", request | fulfilled("image/png", picture))
         else:
             self._send("Fetch.failRequest", request | {"errorReason": "BlockedByClient"})
+
+
+def complaints(method: str, told: Mapping[str, Any]) -> list[str]:
+    """What an event of the browser complains of: broken policies, errors of scripts, requests that failed."""
+    if method == "Log.entryAdded" and told["entry"]["level"] in {"error", "warning"}:
+        return [f"{told['entry']['text']} {told['entry'].get('url', '')}".strip()]
+    if method == "Runtime.exceptionThrown":
+        return [str(told["exceptionDetails"].get("text"))]
+    if method == "Runtime.consoleAPICalled" and told["type"] in {"error", "warning", "assert"}:
+        return [" ".join(str(each.get("value")) for each in told["args"])]
+    return []
 
 
 def fulfilled(kind: str, body: bytes) -> dict[str, Any]:

@@ -146,6 +146,42 @@ class TestLooks:
         assert looks.reduced(out.getvalue()).convert("RGB").getpixel((12, 12)) == (179, 38, 30)
 
 
+WATCHED = """<!DOCTYPE html><title>watched</title><link rel="icon" href="data:,">
+<meta http-equiv="Content-Security-Policy" content="script-src 'sha256-fLu3pzohtU0NdYX+ZMzqCPMh8mKkBQqpQnGl/Wqp8bQ='; img-src * data:">
+%s<label>Name <input></label><a href="/next">next</a><button>Send</button>"""
+
+
+class TestWatching:
+    @pytest.mark.parametrize(
+        ("what", "complaint"),
+        [
+            ("<script>document.title = 'ran'</script>", "Content Security Policy"),
+            ('<link rel="stylesheet" href="https://elsewhere.example/a.css">', "ERR_BLOCKED_BY_CLIENT"),
+            ("<b>quiet</b>", ""),
+        ],
+    )
+    def test_what_a_page_does_that_it_should_not_is_written_down(
+        self, chrome: Chrome, what: str, complaint: str
+    ) -> None:
+        chrome.forget()
+        chrome.show(WATCHED % what, width=400)
+        assert chrome.evaluate("document.title") == "watched"
+        assert len(chrome.complaints) == bool(complaint)
+        assert complaint in "".join(chrome.complaints)
+        elsewhere = [asked for asked in chrome.requested if "elsewhere" in asked]
+        assert elsewhere == (["https://elsewhere.example/a.css"] if "link" in what else [])
+
+    def test_the_keyboard_walks_and_types(self, chrome: Chrome) -> None:
+        chrome.show(WATCHED % "", width=400)
+        chrome.tab_to("Name")
+        chrome.type("李")
+        assert chrome.evaluate("document.querySelector('input').value") == "李"
+        chrome.tab_to("Send")
+        assert chrome.evaluate("document.activeElement.tagName") == "BUTTON"
+        with pytest.raises(BrowserError, match="leads to nothing"):
+            chrome.tab_to("not there")
+
+
 def drawn(
     *,
     word: str = "Hello",

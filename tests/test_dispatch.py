@@ -254,6 +254,7 @@ class TestSending:
         (parcel,) = world.channel.accepted
         assert parcel.values == {
             "__UNSUBSCRIBE_URL__": f"http://news.example/u/{world.token('ann')}",
+            "__PREFERENCES_URL__": f"http://news.example/p/{world.token('ann')}",
             "__VIEW_URL__": f"http://news.example/issues/{issue.id}",
         }
         assert parcel.sent_date == issue.frozen_at

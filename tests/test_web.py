@@ -1,24 +1,19 @@
 """The pages behind a mail's links, from a real server: one click unsubscribes, a look changes nothing."""
 
-import contextlib
 import os
 import re
 import socket
-import threading
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
-import uvicorn
-from services import OwnServer, Project, Server, free_port, fresh_database
+from services import OwnServer, Project, Server, fresh_database
+from web_site import Site, serving
 
-from distributor.audience import NewSubscriber, Subscription
-from distributor.bootstrap import Distributor, build, prepare
-from distributor.dispatch import drain, open_issue, write_audience
+from distributor.bootstrap import build
+from distributor.dispatch import drain
 from distributor.model import (
     DeliveryState,
     Issue,
@@ -30,8 +25,6 @@ from distributor.model import (
 from distributor.posts import read_post
 from distributor.rehearsal import into_sandbox
 from distributor.sandbox.server import Sandbox
-from distributor.settings import Settings
-from distributor.web import create_app
 
 POST = "---\ntitle: 今天的收据\ndate: 2026-03-05\n---\n\n谁收到了，谁没有收到，都写在账上。\n"
 ONE_CLICK = "List-Unsubscribe=One-Click"
@@ -48,62 +41,6 @@ BODIES = {
     "button": (FORM, ""),
     "nonsense": ({"Content-Type": "multipart/form-data"}, "\x00 not a form"),
 }
-
-
-class Site:
-    """A distributor and the server of its pages."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.distributor: Distributor = build(settings)
-        prepare(self.distributor)
-        self.port = free_port()
-        config = uvicorn.Config(create_app(self.distributor), port=self.port, log_level="warning")
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=10)
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 10
-        while not self.server.started:
-            assert self.thread.is_alive(), "the server ended at once"
-            assert time.monotonic() < deadline, "the server does not start"
-            time.sleep(0.01)
-
-    def close(self) -> None:
-        self.client.close()
-        self.server.should_exit = True
-        self.thread.join()
-        self.distributor.close()
-
-    def subscribe(self, address: str = "li@readers.example", newsletter: str = "ai-daily") -> Subscription:
-        new = NewSubscriber(channel="email", address=address, source="test")
-        return self.distributor.audience.add(newsletter, new)
-
-    def state(self, subscription: Subscription) -> SubscriptionState:
-        found = self.distributor.audience.find(subscription.token)
-        assert found is not None
-        return found.state
-
-    def open_issue(self, *, by: OpenedBy = OpenedBy.PERSON) -> Issue:
-        settings = self.distributor.settings
-        newsletter = settings.newsletters["ai-daily"]
-        post = read_post(settings.root / "posts/receipts.md", newsletter.zone)
-        assert post.date
-        issue, _ = open_issue(self.distributor.engine, newsletter, post, post.date.date(), by=by)
-        write_audience(self.distributor.engine, issue)
-        return issue
-
-
-@contextlib.contextmanager
-def serving(settings: Settings) -> Iterator[Site]:
-    site = Site(settings)
-    try:
-        yield site
-    finally:
-        site.close()
 
 
 @pytest.fixture
@@ -123,7 +60,7 @@ class TestUnsubscribing:
             assert (response.text == "") is (method == "HEAD")
         assert site.state(reader) is SubscriptionState.ACTIVE
         page = site.client.get(f"/u/{reader.token}").text
-        assert '<form method="post"><button' in page
+        assert '<form method="post">' in page
         assert "确认退订" in page
         assert "l•••@readers.example" in page
         assert "li@readers.example" not in page
@@ -140,19 +77,20 @@ class TestUnsubscribing:
             assert site.state(reader) is SubscriptionState.UNSUBSCRIBED
         first = site.distributor.audience.find(reader.token)
         assert first is not None
-        assert first.end_reason == "one click or the page's button"
+        assert first.end_reason == "one click"
 
     def test_it_ends_one_subscription_and_no_other(self, site: Site) -> None:
         reader, other = site.subscribe(), site.subscribe("wang@readers.example")
         site.client.post(f"/u/{reader.token}")
         assert site.state(other) is SubscriptionState.ACTIVE
 
-    def test_who_has_left_sees_that_and_no_button(self, site: Site) -> None:
+    def test_who_has_left_sees_that_and_the_way_back(self, site: Site) -> None:
         reader = site.subscribe()
         site.client.post(f"/u/{reader.token}")
         page = site.client.get(f"/u/{reader.token}").text
         assert "已退订" in page
-        assert "<button" not in page
+        assert "确认退订" not in page
+        assert f'action="/u/{reader.token}/resubscribe"' in page
 
     @pytest.mark.parametrize(
         "token", ["nobody-has-this", "x" * 300, "%00", "%E4%B8%AD", "a%27%20OR%201=1", "test"]
@@ -205,14 +143,17 @@ class TestTheBrowserSCopy:
         assert "都写在账上" in response.text
         assert reader.token not in response.text
         assert "__UNSUBSCRIBE_URL__" not in response.text
+        assert "__PREFERENCES_URL__" not in response.text
         assert "__VIEW_URL__" not in response.text
         base = site.distributor.settings.web.base_url
         assert f'href="{base}/u"' in response.text
+        assert f'href="{base}/p"' in response.text
         assert "script" not in response.headers["Content-Security-Policy"]
         assert site.client.head(f"/issues/{issue.id}").status_code == 200
 
-    def test_its_unsubscribe_link_explains_itself(self, site: Site) -> None:
-        response = site.client.get("/u")
+    @pytest.mark.parametrize("path", ["/u", "/p"])
+    def test_the_links_at_its_foot_explain_themselves(self, site: Site, path: str) -> None:
+        response = site.client.get(path)
         assert response.status_code == 200
         assert "不属于任何一位读者" in response.text
         assert "<button" not in response.text

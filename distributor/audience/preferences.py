@@ -1,16 +1,19 @@
 """What a reader chose, on all their channels: newsletters, chats, language."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, or_, select, update
 
 from distributor.audience.signups import SignUps
 from distributor.audience.store import subscription_of, subscription_query
-from distributor.audience.values import Subscription, Visit
+from distributor.audience.values import Evidence, Subscription, Visit
 from distributor.model import ConsentKind, LinkPurpose, SubscriptionState
-from distributor.tables import subscribers, subscriptions
+from distributor.tables import consents, subscribers, subscriptions
+
+#: Rows of evidence on a page: somebody who comes and goes all day has more.
+MOST_EVIDENCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,21 @@ class Choices(SignUps):
                 )
             return self._preferences(connection, found)
 
+    def evidence(self, token: str) -> Sequence[Evidence]:
+        """What is kept of the consent of the subscriber behind the token, the newest first."""
+        query = (
+            select(consents.c.newsletter, consents.c.kind, consents.c.at, consents.c.source)
+            .join(subscriptions, subscriptions.c.subscriber_id == consents.c.subscriber_id)
+            .where(subscriptions.c.token == token)
+            .order_by(consents.c.at.desc(), consents.c.id.desc())
+            .limit(MOST_EVIDENCE)
+        )
+        with self.database.read() as connection:
+            return [
+                Evidence(newsletter=row.newsletter, kind=ConsentKind(row.kind), at=row.at, source=row.source)
+                for row in connection.execute(query)
+            ]
+
     def new_link(self, token: str, purpose: LinkPurpose, lasts: timedelta) -> str | None:
         """A one-time token for the reader behind the token of a mail's links. None for an unknown one."""
         with self.database.write() as connection:
@@ -119,4 +137,4 @@ class Choices(SignUps):
 
     def _finish(self, connection: Connection, token: str, visit: Visit, now: datetime) -> None:
         if self._end(connection, token, visit.source, now) and (left := self._of_token(connection, token)):
-            self._left(connection, left, visit, now)
+            self._left(connection, left, replace(visit, wording=None), now)

@@ -296,6 +296,7 @@ class SignUps(Store):
             language=row.language,
             waiting=[name for name, one in found.items() if self._waits(connection, one)],
             active=[name for name, one in found.items() if one.state is SubscriptionState.ACTIVE],
+            tokens={name: one.token for name, one in found.items() if one.state is SubscriptionState.ACTIVE},
             expired=row.expires_at <= now,
         )
 

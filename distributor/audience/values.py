@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from distributor.model import ConsentText, SubscriptionState
+from distributor.model import ConsentKind, ConsentText, SubscriptionState
 
 #: A query for (subscriber_id, address, domain); a story hands it from the audience to the ledger unread.
 AudienceQuery = Select[Any]
@@ -76,7 +76,18 @@ class Asked:
     language: str | None
     waiting: Sequence[str]
     active: Sequence[str]
+    tokens: Mapping[str, str]  # of the active ones
     expired: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One row of evidence, without what only the operator needs."""
+
+    newsletter: str
+    kind: ConsentKind
+    at: datetime
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)

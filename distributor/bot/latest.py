@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from distributor.dispatch import Engine, resend
 from distributor.errors import RequestRefused
-from distributor.ledger import ResendRequest
+from distributor.ledger import READER, ResendRequest
 from distributor.model import DeliveryState, Issue, IssueState, ResendScope
 from distributor.settings.whole import is_loopback
 
@@ -38,7 +38,7 @@ class Latest:
             channel="telegram",
             address=chat,
             reason="the reader asked for it: /today",
-            by="telegram bot",
+            by=READER,
         )
         try:
             if resend(self.engine, issue.id, asked):

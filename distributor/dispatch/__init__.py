@@ -21,6 +21,7 @@ from distributor.dispatch.resending import ResendPlan, plan_resend, resend
 from distributor.dispatch.subscribing import Reception, Request
 from distributor.dispatch.sweeping import Swept, sweep
 from distributor.dispatch.test_send import test_send
+from distributor.dispatch.todays import Today, send_today, todays_issue
 
 __all__ = [
     "AudienceHeld",
@@ -35,6 +36,7 @@ __all__ = [
     "ResendPlan",
     "Stop",
     "Swept",
+    "Today",
     "drain",
     "findings_of",
     "forget",
@@ -50,9 +52,11 @@ __all__ = [
     "render",
     "resend",
     "segment_of",
+    "send_today",
     "sweep",
     "takes_subscribers",
     "tell_warnings",
     "test_send",
+    "todays_issue",
     "write_audience",
 ]

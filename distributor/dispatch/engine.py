@@ -18,8 +18,8 @@ from distributor.sentlog import SentLog
 from distributor.settings import EngineSettings, Newsletter, Retry
 
 UNSUBSCRIBE_URL = "__UNSUBSCRIBE_URL__"
-VIEW_URL = "__VIEW_URL__"
 PREFERENCES_URL = "__PREFERENCES_URL__"
+VIEW_URL = "__VIEW_URL__"
 
 
 class Stop(Protocol):
@@ -87,4 +87,6 @@ def placeholder_values(
 ) -> Mapping[str, str]:
     """What differs by recipient. Without a `page`, "view in browser" shows the frozen mail."""
     values = {VIEW_URL: page or f"{base_url}/issues/{issue_id}"}
-    return {**values, UNSUBSCRIBE_URL: f"{base_url}/u/{token}"} if token else values
+    if not token:
+        return values
+    return {**values, UNSUBSCRIBE_URL: f"{base_url}/u/{token}", PREFERENCES_URL: f"{base_url}/p/{token}"}

@@ -56,9 +56,12 @@ class Reception:
         """Ends a subscription. None for an unknown token."""
         return self.audience.unsubscribe(token, reason, ip, goodbye=self.settings.goodbye)
 
-    def wording(self, slugs: Sequence[str], language: str, channel: str = "email") -> ConsentText:
-        """What a reader of these newsletters agrees to."""
-        return consent_text([self.newsletters[slug] for slug in slugs], language, self.templates, channel)
+    def wording(
+        self, slugs: Sequence[str], language: str, channel: str = "email", *, ticked: bool = False
+    ) -> ConsentText:
+        """What a reader of these newsletters agrees to, or of those among them that they tick."""
+        newsletters = [self.newsletters[slug] for slug in slugs]
+        return consent_text(newsletters, language, self.templates, channel, ticked=ticked)
 
     @property
     def public(self) -> Sequence[Newsletter]:

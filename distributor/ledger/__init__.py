@@ -16,6 +16,7 @@ from distributor.ledger.restores import Restores
 from distributor.ledger.slices import NOTHING_DUE, Slice
 from distributor.ledger.upkeep import Upkeep
 from distributor.ledger.values import (
+    READER,
     Attempt,
     ChannelStop,
     Lapsed,
@@ -31,6 +32,7 @@ __all__ = [
     "LEASE_LOST_TEXT",
     "NOTHING_DUE",
     "PROOFS",
+    "READER",
     "WINDOW",
     "Attempt",
     "CanaryCount",

@@ -1,6 +1,6 @@
 """A person's choices: resend, resolve."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from sqlalchemy import (
 from distributor.errors import AWAITING, RequestRefused
 from distributor.ledger.rows import chunk_of, new_delivery
 from distributor.ledger.tables import Tables
-from distributor.ledger.values import ResendRequest
+from distributor.ledger.values import READER, ResendRequest
 from distributor.model import (
     DeliveryState,
     Issue,
@@ -187,6 +187,16 @@ class Repairs(Tables):
                 select(resends.c.asked_at).where(resends.c.id == resend_id)
             ).scalar_one()
             return asked
+
+    def resends_by_persons(self, issue_ids: Collection[int]) -> Mapping[int, int]:
+        """Issue → how many resends of it a person asked for; readers who wanted a copy are left out."""
+        query = (
+            select(resends.c.issue_id, func.count())
+            .where(resends.c.issue_id.in_(issue_ids), resends.c.asked_by != READER)
+            .group_by(resends.c.issue_id)
+        )
+        with self.database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def _record_resend(
         self, connection: Connection, issue: Issue, asked: ResendRequest, number: int, now: datetime

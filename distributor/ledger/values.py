@@ -40,6 +40,10 @@ class NewIssue:
     )  # channel → what its subscribers are chosen by
 
 
+#: Who asks for a copy of their own: no person at the controls, who would wait for a report.
+READER = "reader"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResendRequest:
     """What a person asks to put out again, and why."""

@@ -21,6 +21,8 @@ from distributor.web.problems import KIND, SORTS, ProblemDocument, Sort
 
 CODE = re.compile("`([^`]+)`")
 LOOKING = ["GET", "HEAD"]
+#: The page brings its style sheet along, and nothing else.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 REFERENCE = "#/components/schemas/"
 RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
 #: What any call may be answered before our code sees it (limits.py).
@@ -61,7 +63,7 @@ def add_description(app: FastAPI, programs: APIRouter, templates: Environment) -
         return Response(text, media_type="application/json")
 
     async def docs() -> HTMLResponse:
-        return HTMLResponse(page)
+        return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
     for path, answer in (("/openapi.json", openapi), ("/docs", docs)):
         app.add_api_route(path, answer, methods=LOOKING, include_in_schema=False)

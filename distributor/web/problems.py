@@ -4,12 +4,13 @@
 call is repeated, but the names of its fields.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NamedTuple
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -127,23 +128,25 @@ def is_machine(request: Request) -> bool:
     return request.url.path.startswith(MACHINES)
 
 
-def add_problems(app: FastAPI) -> None:
-    """Programs get documents for what the routing itself refuses, too."""
+def add_problems(app: FastAPI, unknown: Callable[[], Response]) -> None:
+    """Programs get documents for what the routing itself refuses, too; readers a page, `unknown`."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if is_machine(request):
+            return problem(error.status_code, "see /docs for what can be called, and how", error.headers)
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return await run_in_threadpool(unknown)
+        return await http_exception_handler(request, error)
+
     app.add_exception_handler(Problem, _told)
     for status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-        app.add_exception_handler(status, _refused)
+        app.add_exception_handler(status, refused)
 
 
 async def _told(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
     return error.answer()
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if not is_machine(request):
-        return await http_exception_handler(request, error)
-    return problem(error.status_code, "see /docs for what can be called, and how", error.headers)
 
 
 def _document(

@@ -59,6 +59,8 @@ async function send(event) {
   tell("working");
   form.setAttribute("aria-busy", "true");
   form.elements.proof.value = await begin();
+  // A proof that was ready is here before this event is over, and a form that is being submitted ignores requestSubmit.
+  await new Promise((later) => setTimeout(later));
   form.removeAttribute("aria-busy");
   tell("");
   form.dataset.proven = "yes";

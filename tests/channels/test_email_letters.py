@@ -17,7 +17,7 @@ from distributor.channels.email.letters import (
     render_letter,
 )
 from distributor.channels.email.mime import compose
-from distributor.channels.email.render import UNSUBSCRIBE_URL
+from distributor.channels.email.render import PREFERENCES_URL, UNSUBSCRIBE_URL
 from distributor.channels.email.theme import PAIRS, palettes, theme_facts
 from distributor.colours import HEX, READABLE, contrast, lightened
 from distributor.model import DeliveryId, Letter, Parcel, Recipient
@@ -52,7 +52,7 @@ def test_a_letter_is_a_mail_of_two_parts_that_say_the_same(letter: Letter, langu
 
 
 def test_only_the_letter_to_a_reader_can_be_unsubscribed_from() -> None:
-    assert PLANS[Letter.WELCOME].placeholders == (UNSUBSCRIBE_URL,)
+    assert PLANS[Letter.WELCOME].placeholders == (UNSUBSCRIBE_URL, PREFERENCES_URL)
     assert PLANS[Letter.CONFIRM].placeholders == (CONFIRM_URL,)
     assert PLANS[Letter.GOODBYE].placeholders == (SUBSCRIBE_URL,)
 

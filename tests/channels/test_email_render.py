@@ -156,7 +156,12 @@ def test_a_placeholder_in_the_post_is_refused_with_its_line(name: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [r"[点](https://x.com/?u=_\_UNSUBSCRIBE_URL__)", r"&#95;\_VIEW_URL\_\_", "`__UNSUB\x00SCRIBE_URL__`"],
+    [
+        r"[点](https://x.com/?u=_\_UNSUBSCRIBE_URL__)",
+        r"&#95;\_VIEW_URL\_\_",
+        r"\_\_PREFERENCES_URL\_\_",
+        "`__UNSUB\x00SCRIBE_URL__`",
+    ],
 )
 def test_a_placeholder_that_hides_in_escapes_is_refused(body: str) -> None:
     with pytest.raises(PostError, match="reserved word"):

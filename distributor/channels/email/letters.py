@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jinja2 import Environment
 
 from distributor.channels.email.render import (
+    PREFERENCES_URL,
     UNSUBSCRIBE_URL,
     envelope_content,
     frame_facts,
@@ -36,7 +37,7 @@ class _Plan:
 
     @property
     def placeholders(self) -> tuple[str, ...]:
-        also = (UNSUBSCRIBE_URL,) if self.unsubscribe else ()
+        also = (UNSUBSCRIBE_URL, PREFERENCES_URL) if self.unsubscribe else ()
         return (*((self.address,) if self.address else ()), *also)
 
 
@@ -101,6 +102,7 @@ def render_letter(
         "copy_link": plan.copy_link,
         "why": _said(words, plan.why, said),
         "unsubscribe_url": UNSUBSCRIBE_URL if plan.unsubscribe else "",
+        "preferences_url": PREFERENCES_URL,
     }
     return Message(
         channel="email",

@@ -43,8 +43,11 @@ from distributor.settings import EmailChannelSettings, Newsletter
 _LATIN_BESIDE_HAN = re.compile(rf"(?<=[!-~])\s+(?={HAN.pattern})|(?<={HAN.pattern})\s+(?=[!-~])")
 
 UNSUBSCRIBE_URL = "__UNSUBSCRIBE_URL__"
+PREFERENCES_URL = "__PREFERENCES_URL__"
 VIEW_URL = "__VIEW_URL__"
-PLACEHOLDERS = (UNSUBSCRIBE_URL, VIEW_URL)
+PLACEHOLDERS = (UNSUBSCRIBE_URL, PREFERENCES_URL, VIEW_URL)
+#: What no template may leave out.
+REQUIRED = (UNSUBSCRIBE_URL, VIEW_URL)
 
 #: Gmail clips near 102 KB of HTML; whether it counts it encoded (a third more) is disputed: 75 KB are safe either way.
 LARGE, TOO_LARGE = 70_000, 100_000
@@ -263,6 +266,7 @@ def _facts(post: Post, newsletter: Newsletter, document: Document) -> Mapping[st
         "why": WORDS[language].why.format(title=newsletter.title),
         "original_url": web_address(post, newsletter),
         "unsubscribe_url": UNSUBSCRIBE_URL,
+        "preferences_url": PREFERENCES_URL,
         "view_url": VIEW_URL,
     }
 
@@ -344,7 +348,8 @@ def _refuse_rendered_placeholders(post: Post, texts: Sequence[str]) -> None:
 def _require_placeholders(before: Mapping[str, str], inlined: str) -> None:
     """Raises ConfigError when a template lost a placeholder, or premailer changed one: then nobody could unsubscribe."""
     for name in PLACEHOLDERS:
-        if missing := [part for part, content in before.items() if name not in content]:
+        missing = [part for part, content in before.items() if name not in content]
+        if missing and name in REQUIRED:
             raise ConfigError([f"templates/email: {name} does not occur in the {' and '.join(missing)} part"])
         if inlined.count(name) != before["html"].count(name):
             raise ConfigError([f"templates/email: {name} was changed while the styles were inlined"])

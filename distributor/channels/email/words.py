@@ -13,6 +13,7 @@ class Words:
 
     why: str
     unsubscribe: str
+    preferences: str
     view: str
     original: str
     contact: str
@@ -45,6 +46,7 @@ WORDS: Mapping[str, Words] = {
     "zh-CN": Words(
         why="您收到这封邮件，是因为您订阅了《{title}》。",
         unsubscribe="退订",
+        preferences="订阅设置",
         view="在浏览器中查看",
         original="阅读原文",
         contact="联系我们",
@@ -75,6 +77,7 @@ WORDS: Mapping[str, Words] = {
     "en": Words(
         why="You receive this mail because you subscribed to {title}.",
         unsubscribe="Unsubscribe",
+        preferences="Preferences",
         view="View in browser",
         original="Read the original",
         contact="Contact",
