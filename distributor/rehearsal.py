@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from distributor.audience import NewSubscriber
+from distributor.audience import Given, ImportOrder, Line
 from distributor.bootstrap import Distributor, build, prepare
 from distributor.model import SubscriptionState
 from distributor.sandbox.server import Sandbox
@@ -69,13 +69,11 @@ def copy_audience(source: Distributor, target: Distributor, newsletter: str) -> 
     while page := source.audience.listing(newsletter, after=after, limit=PAGE):
         after = page[-1].subscriber_id
         going = [item for item in page if item.state is SubscriptionState.ACTIVE and not item.suppressed]
-        rows = [
-            (
-                number,
-                NewSubscriber(channel=item.channel, address=item.address, source="rehearsal", name=item.name),
-            )
+        lines = [
+            Line(number, item.address, channel=item.channel, name=item.name)
             for number, item in enumerate(going, copied + 1)
         ]
-        target.audience.import_rows(newsletter, rows)
+        order = ImportOrder(newsletter=newsletter, origin="rehearsal")
+        target.audience.import_lines(order, [Given(lines)])
         copied += len(going)
     return copied

@@ -2,7 +2,19 @@
 
 from distributor.audience.addresses import domain_of, fingerprint, masked, normalise
 from distributor.audience.chats import CONNECT_WITHIN, Chat, Chats, Linked, Overtaken, Word
-from distributor.audience.imports import Imports, in_batches, read_csv
+from distributor.audience.importing import (
+    Given,
+    ImportOrder,
+    ImportReport,
+    Imports,
+    Line,
+    OldLinks,
+    Refusal,
+    Standing,
+    Undo,
+    Verdict,
+    in_batches,
+)
 from distributor.audience.preferences import Place, Preferences
 from distributor.audience.query import active, behind, of_domains
 from distributor.audience.records import Record, Records, SubscriptionRecord, Wanted
@@ -13,7 +25,6 @@ from distributor.audience.values import (
     Answer,
     Asked,
     AudienceQuery,
-    ImportReport,
     NewSubscriber,
     Received,
     SignUp,
@@ -22,7 +33,7 @@ from distributor.audience.values import (
 )
 
 
-class Audience(Chats, Subscriptions, Suppressions, Imports, Records):
+class Audience(Chats, Subscriptions, Suppressions, Imports, Undo, OldLinks, Records):
     """Subscribers and their subscriptions in one database."""
 
 
@@ -35,7 +46,10 @@ __all__ = [
     "Audience",
     "AudienceQuery",
     "Chat",
+    "Given",
+    "ImportOrder",
     "ImportReport",
+    "Line",
     "Linked",
     "NewSubscriber",
     "Overtaken",
@@ -43,9 +57,12 @@ __all__ = [
     "Preferences",
     "Received",
     "Record",
+    "Refusal",
     "SignUp",
+    "Standing",
     "Subscription",
     "SubscriptionRecord",
+    "Verdict",
     "Visit",
     "Wanted",
     "Word",
@@ -57,5 +74,4 @@ __all__ = [
     "masked",
     "normalise",
     "of_domains",
-    "read_csv",
 ]

@@ -25,6 +25,7 @@ from distributor.site import went_out
 from distributor.web.describing import add_description
 from distributor.web.hardening import DefaultHeaders
 from distributor.web.limits import RequestLimits
+from distributor.web.old_links import add_old_links
 from distributor.web.problems import DATABASE_BACK, add_problems, is_machine, unavailable
 from distributor.web.signup_webhook import signup_router
 from distributor.web.site import add_site
@@ -63,6 +64,7 @@ def create_app(distributor: Distributor) -> FastAPI:
     programs.include_router(signup_router(distributor))
     app.include_router(programs)
     app.add_api_route("/healthz", pages.health, methods=LOOKING, response_class=PlainTextResponse)
+    add_old_links(app, distributor, pages.ask, pages.unknown)
     add_site(app, distributor, pages.unknown)
     if distributor.settings.bot.mode == "webhook":
         from distributor.web.telegram import add_bot  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that only a bot needs
