@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from test_cli import Shop
 from test_moving_in import LISTMONK_QUERY, MAILCHIMP, zipped
 
-from distributor.bootstrap import build
+from distributor.audience import Subscription
+from distributor.bootstrap import Distributor, build
 from distributor.db import Database
 from distributor.tables import subscriptions
 
@@ -40,6 +41,10 @@ def file(shop: Shop, text: str, name: str = "readers.csv") -> Path:
 
 def readers(shop: Shop) -> dict[str, str]:
     return {one["address"]: one["state"] for one in shop.run("subscribers", "list", "--json").json}
+
+
+def found(distributor: Distributor, name: str) -> Subscription:
+    return next(one for one in distributor.audience.listing("ai-daily") if one.address.startswith(f"{name}@"))
 
 
 def test_bad_lines_are_shown_and_written_down_and_the_rest_goes_on(shop: Shop) -> None:
@@ -102,7 +107,7 @@ def test_a_list_of_listmonk_with_whoever_was_mailed_today(shop: Shop) -> None:
     assert shop.run(*words, "--mailed-today", "yes").status == 0
     assert readers(shop) == {"ann@readers.example": "active", "bob@readers.example": "unsubscribed"}
     distributor = build(shop.project.settings())
-    (ann, _) = distributor.audience.listing("ai-daily")
+    ann = found(distributor, "ann")
     distributor.close()
     zone = next(iter(distributor.settings.newsletters.values())).zone
     tomorrow = (datetime.now(zone) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -115,7 +120,8 @@ def test_the_question_on_a_terminal(shop: Shop, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("typer.confirm", lambda *_words, **_options: False)
     assert shop.run("subscribers", "import", "--from", "listmonk", str(path)).status == 0
     shown = shop.run("subscribers", "list", "--json").json
-    assert datetime.fromisoformat(shown[0]["since"]).date() <= datetime.now(UTC).date()
+    began = next(one["since"] for one in shown if one["address"].startswith("ann@"))
+    assert began <= f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def test_files_named_by_their_status(shop: Shop) -> None:
@@ -134,8 +140,7 @@ def test_out_again(shop: Shop) -> None:
     (kept,) = shop.run("subscribers", "imports", "--json").json
     assert (kept["origin"], kept["counts"]["subscribed"]) == ("mailchimp", {"added": 2, "refused": 1})
     distributor = build(shop.project.settings())
-    (ann, *_) = distributor.audience.listing("ai-daily")
-    distributor.audience.unsubscribe(ann.token, "link")
+    distributor.audience.unsubscribe(found(distributor, "ann").token, "link")
     distributor.close()
     plan = shop.run("subscribers", "undo-import", "1")
     assert "2 subscriptions with their evidence, 2 suppressions" in plan.out
