@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench import peers
+from bench import importing, peers
 from bench import render as rendering
 from bench import signups as joining
 from bench.botapi import BotApi
@@ -63,6 +63,11 @@ def quick(plan: Plan) -> Result:
 def render(plan: Plan) -> Result:
     """A post becomes messages on every channel: milliseconds, warm."""
     return {"render": rendering.measure(plan.post)}
+
+
+def imports(plan: Plan) -> Result:
+    """A million readers come in, beside a bare COPY of the same file."""
+    return {"import": importing.measure(plan.recipients or importing.READERS, durable=plan.setup.durable)}
 
 
 def ours(plan: Plan) -> Result:
@@ -296,4 +301,5 @@ PROFILES: Mapping[str, Callable[[Plan], Result]] = {
     "ours": ours,
     "render": render,
     "signups": signups,
+    "import": imports,
 }

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
 
-from distributor.audience import NewSubscriber
+from distributor.audience import Given, ImportOrder, Line
 from distributor.bootstrap import Distributor
 from distributor.dispatch import open_issue, write_audience
 from distributor.model import Issue, OpenedBy, Post
@@ -46,7 +46,8 @@ def run(folder: Path, subscribers: int, say: Say, deliver: Deliver, *, program: 
             status = deliver(distributor, issue)
         else:
             say(f"importing {subscribers} made-up readers …")
-            report = distributor.audience.import_rows(newsletter.slug, made_up_readers(subscribers))
+            order = ImportOrder(newsletter=newsletter.slug, origin="demo")
+            report = distributor.audience.import_lines(order, [Given(list(made_up_readers(subscribers)))])
             say(f"{report.added} readers; opening the issue of {day} from {post.path.name} …")
             issue, _ = open_issue(distributor.engine, newsletter, post, day, by=OpenedBy.PERSON)
             write_audience(distributor.engine, issue)
@@ -82,7 +83,7 @@ def newest_post(settings: Settings, newsletter: Newsletter) -> Post:
     return max(dated, key=lambda pair: pair[0])[1]
 
 
-def made_up_readers(number: int) -> Iterator[tuple[int, NewSubscriber]]:
+def made_up_readers(number: int) -> Iterator[Line]:
     """Addresses by e-mail and Telegram; some of them will be refused, told to come back later, or have blocked the bot."""
     special = [f"refused-{n}@readers.example" for n in range(REFUSED)]
     special += [f"busy-{n}@readers.example" for n in range(BUSY)]
@@ -95,7 +96,7 @@ def made_up_readers(number: int) -> Iterator[tuple[int, NewSubscriber]]:
     addresses = [("email", address) for address in mails[: number - len(chats)]]
     addresses += [("telegram", chat) for chat in chats]
     for line, (channel, address) in enumerate(addresses, 1):
-        yield line, NewSubscriber(channel=channel, address=address, source="demo")
+        yield Line(line, address, channel=channel)
 
 
 def leave(distributor: Distributor, newsletter: Newsletter) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from distributor.audience import NewSubscriber, Segment
+from distributor.audience import Given, ImportOrder, Line, Segment
 from distributor.bootstrap import Distributor, build, prepare
 from distributor.dispatch import segment_of
 from distributor.model import SubscriptionState
@@ -94,13 +94,11 @@ def _copy(source: Distributor, target: Distributor, newsletter: str, channel: st
     ):
         after = page[-1].subscriber_id
         going = [item for item in page if item.state is SubscriptionState.ACTIVE and not item.suppressed]
-        rows = [
-            (
-                number,
-                NewSubscriber(channel=item.channel, address=item.address, source="rehearsal", name=item.name),
-            )
+        lines = [
+            Line(number, item.address, channel=item.channel, name=item.name)
             for number, item in enumerate(going, copied + 1)
         ]
-        target.audience.import_rows(newsletter, rows)
+        order = ImportOrder(newsletter=newsletter, origin="rehearsal")
+        target.audience.import_lines(order, [Given(lines)])
         copied += len(going)
     return copied

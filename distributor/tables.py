@@ -459,13 +459,15 @@ imports = Table(
     Column("counts", JsonText, nullable=False),
 )
 
-#: Unsubscribe links of the system before: hash of what stands in their address → subscription.
+#: Unsubscribe links of the system before: hash of what stands in their address → subscriptions. One link may have
+#: belonged to several lists, which are newsletters here.
 old_links = Table(
     "old_links",
     metadata,
-    Column("hash", Text, primary_key=True),
+    Column("hash", Text, nullable=False),
     Column("subscription_id", Key, nullable=False),
     Column("import_id", Key),
+    PrimaryKeyConstraint("hash", "subscription_id"),
     Index(None, "subscription_id"),
 )
 

@@ -1,7 +1,7 @@
 """Who gets an issue: joining, leaving, importing, and the audience of a moment."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,12 +9,10 @@ from fakes import BOTH, World, make_world, migrated_database
 from sqlalchemy import select
 
 from distributor.audience import (
-    ImportReport,
     NewSubscriber,
     Subscription,
     active,
     normalise,
-    read_csv,
 )
 from distributor.db import Database
 from distributor.errors import RequestRefused
@@ -30,11 +28,6 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def world(database: Database) -> World:
     return make_world(database)
-
-
-def imported(world: World, text: str) -> ImportReport:
-    rows = read_csv(text.splitlines(), channel="email", source="old list")
-    return world.audience.import_rows("daily", rows)
 
 
 def found(world: World, name: str) -> Subscription:
@@ -93,57 +86,6 @@ class TestLeaving:
         for reason in (SuppressionReason.BOUNCED, SuppressionReason.MANUAL):
             world.audience.suppress("email", "ann@readers.example", reason)
         assert found(world, "ann").suppressed == "bounced"
-
-
-class TestImport:
-    def test_bad_lines_are_reported_and_the_rest_goes_on(self, world: World) -> None:
-        report = imported(
-            world,
-            "Email,name,consent_at\n"
-            "ann@readers.example,Ann,2025-11-24T08:00:00+08:00\n"
-            "not an address,Nobody,\n"
-            "bob@readers.example,Bob,yesterday\n"
-            "cy@readers.example,Cy,2025-11-24\n"
-            ",,\n"
-            '"dora@readers.example","Do\nra",\n'
-            "eve@readers.example\n",
-        )
-        assert (report.read, report.added, report.known) == (7, 3, 0)
-        assert [error.split(":")[0] for error in report.errors] == ["line 3", "line 4", "line 5", "line 6"]
-        assert "names no zone" in report.errors[2]
-        assert found(world, "ann").consent_at == datetime(2025, 11, 24, tzinfo=UTC)
-        assert (found(world, "eve").name, found(world, "eve").source) == ("", "old list")
-
-    def test_nobody_is_revived(self, world: World) -> None:
-        world.subscribe("left")
-        world.leave("left")
-        world.audience.suppress("email", "bounced@readers.example", SuppressionReason.BOUNCED)
-        report = imported(world, "email\nleft@readers.example\nbounced@readers.example\nnew@readers.example")
-        assert report.errors == []
-        assert members(world, world.clock()) == ["new"]
-        assert found(world, "left").state is SubscriptionState.UNSUBSCRIBED
-
-    def test_the_same_address_twice_is_one_reader(self, world: World) -> None:
-        report = imported(world, "email\nann@readers.example\nANN@Readers.Example\n ann@readers.example ")
-        assert (report.read, report.added, report.known) == (3, 1, 2)
-
-    def test_a_second_import_adds_nothing(self, world: World) -> None:
-        text = "address\n" + "\n".join(f"reader-{number}@readers.example" for number in range(1200))
-        seen: list[int] = []
-        rows = read_csv(text.splitlines(), channel="email", source="list")
-        assert world.audience.import_rows("daily", rows, seen.append).added == 1200
-        assert seen == [1000, 1200]
-        assert imported(world, text).known == 1200
-
-    def test_a_line_may_name_its_channel_and_source(self, world: World) -> None:
-        imported(world, "address,channel,source\n4711,telegram,the bot\n12x,telegram,the bot")
-        (only,) = world.audience.listing("daily")
-        assert (only.channel, only.address, only.source) == ("telegram", "4711", "the bot")
-
-    @pytest.mark.parametrize(("header", "said"), [("name,mail", "name, mail"), ("", "none")])
-    def test_a_header_without_an_address_is_refused(self, header: str, said: str) -> None:
-        with pytest.raises(RequestRefused, match=f"it has: {said}"):
-            next(read_csv([header, "x"] if header else [], channel="email", source="list"))
 
 
 class TestMoment:

@@ -109,7 +109,7 @@ class Deployment:
     def subscribe(self, number: int) -> None:
         file = self.project.root / "readers.csv"
         file.write_text("email\n" + "".join(f"reader-{n}@readers.example\n" for n in range(number)), "utf-8")
-        self.run("subscribers", "import", str(file))
+        self.run("subscribers", "import", str(file), "--consent", "the tests")
 
 
 def sign_up(deployment: Deployment, address: str) -> None:

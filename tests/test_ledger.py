@@ -10,7 +10,7 @@ import pytest
 from fakes import BOTH, DAY, LEASE, FakeChannel, World, make_world, migrated_database, outcome_of
 from sqlalchemy import func, select
 
-from distributor.audience import NewSubscriber, active, behind
+from distributor.audience import Given, ImportOrder, Line, NewSubscriber, active, behind
 from distributor.db import Database
 from distributor.dispatch import opening
 from distributor.errors import RequestRefused
@@ -426,8 +426,8 @@ class TestSkipping:
     def test_a_long_row_of_them_is_no_trouble(self, database: Database) -> None:
         world = make_world(database, chunk=200)
         names = [f"r{number}" for number in range(150)]
-        rows = ((number, _again(name)) for number, name in enumerate(names))
-        world.audience.import_rows("daily", rows)
+        lines = [Line(number, world.address(name)) for number, name in enumerate(names)]
+        world.audience.import_lines(ImportOrder(newsletter="daily"), [Given(lines)])
         issue = world.open()
         for item in world.audience.listing("daily", limit=200):
             world.audience.suppress("email", item.address, SuppressionReason.MANUAL)

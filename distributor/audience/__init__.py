@@ -4,7 +4,19 @@ from distributor.audience.addresses import domain_of, fingerprint, masked, menti
 from distributor.audience.chats import CONNECT_WITHIN, Chat, Chats, Linked, Overtaken, Word
 from distributor.audience.describing import Changes, Description
 from distributor.audience.exports import Export, Exported, write_csv, write_json
-from distributor.audience.imports import Imports, in_batches, read_csv
+from distributor.audience.importing import (
+    Given,
+    ImportOrder,
+    ImportReport,
+    Imports,
+    Line,
+    OldLinks,
+    Refusal,
+    Standing,
+    Undo,
+    Verdict,
+    in_batches,
+)
 from distributor.audience.persons import Persons, Trace
 from distributor.audience.preferences import Place, Preferences
 from distributor.audience.query import active, behind, of_domains
@@ -18,7 +30,6 @@ from distributor.audience.values import (
     Asked,
     AudienceQuery,
     Evidence,
-    ImportReport,
     NewSubscriber,
     Received,
     SignUp,
@@ -27,7 +38,7 @@ from distributor.audience.values import (
 )
 
 
-class Audience(Chats, Subscriptions, Suppressions, Imports, Persons, Records):
+class Audience(Chats, Subscriptions, Suppressions, Imports, Undo, OldLinks, Persons, Records):
     """Subscribers and their subscriptions in one database."""
 
 
@@ -45,7 +56,10 @@ __all__ = [
     "Evidence",
     "Export",
     "Exported",
+    "Given",
+    "ImportOrder",
     "ImportReport",
+    "Line",
     "Linked",
     "NewSubscriber",
     "Overtaken",
@@ -53,11 +67,14 @@ __all__ = [
     "Preferences",
     "Received",
     "Record",
+    "Refusal",
     "Segment",
     "SignUp",
+    "Standing",
     "Subscription",
     "SubscriptionRecord",
     "Trace",
+    "Verdict",
     "Visit",
     "Wanted",
     "Word",
@@ -71,7 +88,6 @@ __all__ = [
     "normalise",
     "of_domains",
     "of_issue",
-    "read_csv",
     "write_csv",
     "write_json",
 ]

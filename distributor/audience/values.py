@@ -120,13 +120,3 @@ class NewSubscriber:
     name: str = ""
     language: str | None = None
     consent_at: datetime | None = None
-
-
-@dataclass(kw_only=True)
-class ImportReport:
-    """What an import did: added, known already, left or suppressed before (never revived), refused lines."""
-
-    read: int = 0
-    added: int = 0
-    known: int = 0
-    errors: list[str] = field(default_factory=list)

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distributor.cli import importing
 from distributor.cli.context import distributor_of
-from distributor.cli.output import (
-    AsJson,
-    FilterText,
-    Limit,
-    NewsletterName,
-    err,
-    print_json,
-    print_table,
-    say,
-)
-from distributor.errors import RequestRefused
+from distributor.cli.output import AsJson, FilterText, Limit, NewsletterName, print_json, print_table, say
 from distributor.filters import parse_filter
 from distributor.model import SuppressionReason
 
 if TYPE_CHECKING:
-    from distributor.audience import ImportReport, Segment
+    from distributor.audience import Segment
     from distributor.settings import Newsletter
 
 app = typer.Typer(no_args_is_help=True, help="Readers: add, import, list, tag, export, forget.")
@@ -32,6 +21,7 @@ ChannelName = Annotated[str, typer.Option(help="The channel of the address: emai
 
 
 def register(root: typer.Typer) -> None:
+    importing.register(app)
     root.add_typer(app, name="subscribers")
 
 
@@ -55,49 +45,6 @@ def add(
         new = NewSubscriber(channel=channel, address=address, source=source, name=name)
         found = distributor.audience.add(slug, new, resubscribe=resubscribe)
     say(f"{found.address} gets {slug} by {channel}")
-
-
-@app.command("import")
-def import_(
-    context: typer.Context,
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="A CSV (UTF-8) with a header: email or address; name, channel, consent_at, source."
-        ),
-    ],
-    channel: ChannelName = "email",
-    source: Annotated[
-        str, typer.Option(help="Where the consent comes from, for lines that do not say.")
-    ] = "import",
-    newsletter: NewsletterName = None,
-) -> None:
-    """Import many readers. Nobody who left comes back, bad lines are listed and the rest goes on."""
-    from rich.progress import Progress  # noqa: PLC0415 - cli/__init__.py
-
-    from distributor.audience import read_csv  # noqa: PLC0415 - cli/__init__.py
-
-    with (
-        distributor_of(context) as distributor,
-        Progress(console=err, transient=True, disable=not err.is_terminal) as bar,
-    ):
-        slug = distributor.settings.newsletter(newsletter).slug
-        task = bar.add_task("importing", total=None)
-        try:
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                rows = read_csv(lines, channel=channel, source=source)
-                report = distributor.audience.import_rows(
-                    slug, rows, lambda read: bar.update(task, completed=read)
-                )
-        except OSError as error:
-            raise RequestRefused(f"{file}: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise RequestRefused(f"{file}: is not UTF-8; save it as UTF-8 and import it again") from None
-        except csv.Error as error:
-            raise RequestRefused(f"{file}: is not a CSV: {error}") from None
-    _show(report, file)
-    if report.errors:
-        raise typer.Exit(1)
 
 
 @app.command("list")
@@ -172,13 +119,3 @@ def _row(item: object) -> dict[str, object]:
     columns = ("id", "channel", "address", "state", "suppressed", "since", "source")
     row = {column: getattr(item, names.get(column, column)) for column in columns}
     return {**row, "since": f"{row['since']:%Y-%m-%d}" if row["since"] else None}
-
-
-def _show(report: ImportReport, file: Path) -> None:
-    say(
-        f"{report.read} lines read: {report.added} added, {report.known} known already, {len(report.errors)} refused"
-    )
-    for error in report.errors[:20]:
-        err.print(f"{file}: {error}", markup=False)
-    if len(report.errors) > 20:
-        err.print(f"… and {len(report.errors) - 20} more", markup=False)

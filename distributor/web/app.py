@@ -11,6 +11,7 @@ from distributor.web.describing import add_description
 from distributor.web.events import events_router
 from distributor.web.hardening import DefaultHeaders
 from distributor.web.limits import RequestLimits
+from distributor.web.old_links import add_old_links
 from distributor.web.pages import Pages
 from distributor.web.preferences import add_preferences
 from distributor.web.problems import DATABASE_BACK, add_problems, is_machine, unavailable
@@ -19,7 +20,7 @@ from distributor.web.reading import add_reading
 from distributor.web.signup import add_signup
 from distributor.web.signup_webhook import signup_router
 from distributor.web.site import add_site
-from distributor.web.unsubscribe import add_unsubscribe
+from distributor.web.unsubscribe import UnsubscribePages, add_unsubscribe
 
 #: Of whatever has none of its own.
 HEADERS = {
@@ -46,6 +47,7 @@ def create_app(distributor: Distributor) -> FastAPI:
     programs.include_router(signup_router(distributor))
     app.include_router(programs)
     app.include_router(events_router(distributor))
+    add_old_links(app, distributor, UnsubscribePages(distributor, pages, client).ask, pages.unknown)
     if distributor.settings.bot.mode == "webhook":
         from distributor.web.telegram import add_bot  # noqa: PLC0415 - 0.3 s, python-telegram-bot, that only a bot needs
 

@@ -128,7 +128,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.Text(), nullable=False),
         sa.Column("subscription_id", KEY, nullable=False),
         sa.Column("import_id", KEY, nullable=True),
-        sa.PrimaryKeyConstraint("hash", name=op.f("pk_old_links")),
+        sa.PrimaryKeyConstraint("hash", "subscription_id", name=op.f("pk_old_links")),
     )
     op.create_index("ix_old_links_subscription_id", "old_links", ["subscription_id"])
     op.create_table(
