@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 from test_cli import Shop, shop
+
+from distributor.audience import Audience
+from distributor.db import Database
 
 __all__ = ["shop"]  # the fixture
 
@@ -113,6 +117,42 @@ class TestExport:
         assert "cannot be written" in two.run("subscribers", "export", "-o", "/nowhere/x.csv").err
         assert sorted(path.name for path in two.project.root.glob(".*csv*")) == []
 
+    def test_what_was_written_is_read_back(self, two: Shop) -> None:
+        """Into an empty database: standing, tags, attributes, consent; whatever a spreadsheet would take for a formula."""
+        two.run("subscribers", "add", "-100123", "--channel", "telegram")
+        for name in ("left", "bounced"):
+            two.add(f"{name}@readers.example")
+        two.run("subscribers", "suppress", "bounced@readers.example")
+        two.run("subscribers", "tag", BOB, "+=1+1", "+@home", "sum==SUM(A1)", "note='quoted", "plus=+86 10")
+        database = Database(f"sqlite:///{two.project.root}/var/distributor.sqlite3")
+        audience = Audience(database)
+        left = next(one for one in audience.listing("ai-daily") if one.address.startswith("left"))
+        audience.unsubscribe(left.token, "link")
+        database.close()
+        first, second = (two.project.root / name for name in ("first.csv", "second.csv"))
+        two.run("subscribers", "export", "-o", str(first))
+        for path in (two.project.root / "var").glob("distributor.sqlite3*"):
+            path.unlink()
+        done = two.run("subscribers", "import", str(first), "--mailed-today", "no")
+        assert done.status == 0, done.err
+        two.run("subscribers", "export", "-o", str(second))
+        assert comparable(second) == comparable(first)
+        assert two.run("subscribers", "count", "--json").json == {"email": 2}
+        assert (
+            "bounced@readers.example,email," in two.run("subscribers", "export", "--what", "suppressions").out
+        )
+
+
+def comparable(path: Path) -> list[dict[str, str]]:
+    """Its rows, without what an import cannot know: when a subscription began and ended here, and why.
+
+    Nor those to whom nothing may be sent: of them, the suppression alone is imported.
+    """
+    known = ("activated_at", "ended_at", "end_reason", "state")
+    rows = csv.DictReader(io.StringIO(path.read_text("utf-8"), newline=""))
+    kept = [{name: value for name, value in row.items() if name not in known} for row in rows]
+    return sorted((row for row in kept if row["status"] != "manual"), key=lambda row: row["address"])
+
 
 class TestAPerson:
     def test_shown_and_forgotten(self, two: Shop, tmp_path: Path) -> None:
@@ -131,6 +171,20 @@ class TestAPerson:
         assert two.run("status", "1").status == 0
         two.add(ANN)
         assert two.run("subscribers", "count", "--json").json == {"email": 1}
+
+    @pytest.mark.parametrize("status", ["active", "unsubscribed", "bounced", "complained"])
+    def test_no_import_writes_an_erased_address_down_again(self, two: Shop, status: str) -> None:
+        two.run("subscribers", "suppress", BOB)
+        for address in (ANN, BOB):
+            assert two.run("subscribers", "forget", address, "--yes").status == 0
+        path = two.project.root / "again.csv"
+        path.write_text(f"email,status\n{ANN},{status}\n{BOB},{status}\n")
+        two.run("subscribers", "import", str(path), "--mailed-today", "no", "--consent", "they asked")
+        kept = two.project.root.joinpath("var/distributor.sqlite3")
+        with sqlite3.connect(kept) as connection:
+            dump = "\n".join(connection.iterdump())
+        assert ANN not in dump
+        assert BOB not in dump
 
     def test_it_asks_for_the_address(self, two: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(f"{BOB}\n"))

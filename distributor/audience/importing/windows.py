@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from distributor.audience.addresses import domain_of, fingerprint
+from distributor.audience.addresses import HASHED, domain_of, fingerprint
 from distributor.audience.importing.ahead import ahead, in_batches
 from distributor.audience.importing.judging import Barred, Judged, Key, Known, judge_all
 from distributor.audience.importing.old_links import hash_of
@@ -214,12 +214,16 @@ class Imports(Store):
         )
         rows = connection.execute(query.where(among(self.database, suppressions.c.address, addresses)))
         barred = {(channel, row.address): Barred(row.reason, row.import_id) for row in rows}
-        erased = select(exists().where(suppressions.c.reason == SuppressionReason.ERASED))
+        erased = select(exists().where(suppressions.c.address.startswith(HASHED)))
         if connection.execute(erased).scalar():
             key = self.key(connection)
             prints = {fingerprint(key, channel, address): address for address in addresses}
             rows = connection.execute(query.where(among(self.database, suppressions.c.address, list(prints))))
-            barred |= {(channel, prints[row.address]): Barred(row.reason, row.import_id) for row in rows}
+            # Whatever the reason: an address that was erased is not written down again.
+            barred |= {
+                (channel, prints[row.address]): Barred(SuppressionReason.ERASED, row.import_id)
+                for row in rows
+            }
         return barred
 
     def _write_window(
