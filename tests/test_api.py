@@ -46,6 +46,7 @@ CALLS = [
     ("POST", "/api/issues/1/resend", "issues:write", RESEND),
     ("GET", "/api/issues/1/deliveries", "deliveries:read", None),
     ("GET", "/api/deliveries?address=li@readers.example", "deliveries:read", None),
+    ("GET", "/api/events?address=li@readers.example", "events:read", None),
     ("GET", "/api/webhook-calls", "webhooks:read", None),
 ]
 #: What no word, no number and no address is.
@@ -463,6 +464,25 @@ class TestDeliveries:
         assert len(desk.get("/api/issues/1/deliveries", **query)["items"]) == count
 
 
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("query", "count"),
+        [
+            ({"address": "LI@readers.example"}, 1),
+            ({"address": "li@readers.example", "newsletter": "weekly"}, 0),
+            ({"newsletter": "daily"}, 2),
+            ({"channel": "telegram"}, 0),
+            ({"kind": ["unsubscribed", "bounced"]}, 2),
+            ({"kind": "bounced"}, 0),
+        ],
+    )
+    def test_narrowed(self, desk: Desk, query: dict[str, Any], count: int) -> None:
+        desk.world.subscribe("li", "wang")
+        desk.world.leave("li")
+        desk.world.leave("wang")
+        assert len(desk.get("/api/events", **query)["items"]) == count
+
+
 class TestPages:
     """While rows are added: what was there is told once, and nothing is left out."""
 
@@ -507,6 +527,22 @@ class TestPages:
         found = desk.pages("/api/deliveries", 2, another, address="wang@readers.example")
         assert [one["issue"] for one in found] == [5, 4, 3, 2, 1]
         assert {one["address"] for one in found} == {"wang@readers.example"}
+
+    def test_of_events(self, desk: Desk) -> None:
+        for number in range(7):
+            desk.world.subscribe(f"r{number}")
+            desk.world.leave(f"r{number}")
+        late = iter(range(100))
+
+        def another() -> None:
+            desk.world.subscribe(name := f"late{next(late)}")
+            desk.world.leave(name)
+
+        found = desk.pages("/api/events", 3, another, kind="unsubscribed")
+        assert [one["address"].partition("@")[0] for one in found] == [f"r{n}" for n in range(6, -1, -1)]
+        assert {(one["kind"], one["provider"], one["detail"]) for one in found} == {
+            ("unsubscribed", "distributor", "link")
+        }
 
     def test_of_webhook_calls(self, desk: Desk) -> None:
         webhooks = desk.distributor.caller.webhooks
@@ -580,6 +616,9 @@ class TestWhatIsNotThere:
             "issues/1/deliveries?channel",
             "deliveries?address",
             "deliveries?address=li@readers.example&channel",
+            "events?newsletter",
+            "events?address",
+            "events?kind",
             "webhook-calls?endpoint",
             "webhook-calls?state",
         ],

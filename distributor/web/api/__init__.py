@@ -14,7 +14,7 @@ from distributor.model import Permission as May
 from distributor.web.api.door import Door
 from distributor.web.api.issues import IssueCalls
 from distributor.web.api.subscribers import SubscriberCalls
-from distributor.web.api.telling import WebhookCalls
+from distributor.web.api.telling import EventCalls, WebhookCalls
 from distributor.web.describing import described
 
 __all__ = ["operators_router"]
@@ -77,5 +77,6 @@ def _operations(distributor: Distributor) -> Sequence[Operation]:
         Operation("POST", f"{issue}/resend", issues.resend_issue, May.ISSUES_WRITE, ending + body),
         Operation("GET", f"{issue}/deliveries", issues.list_deliveries, May.DELIVERIES_READ, one),
         Operation("GET", "deliveries", issues.list_deliveries_of, May.DELIVERIES_READ),
+        Operation("GET", "events", EventCalls(distributor).list_events, May.EVENTS_READ),
         Operation("GET", "webhook-calls", told.list_webhook_calls, May.WEBHOOKS_READ),
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from distributor.model import DeliveryState, IssueState, ResendScope, SubscriptionState
+from distributor.model import DeliveryState, EventKind, IssueState, ResendScope, SubscriptionState
 from distributor.web.fields import CLEAN
 
 #: Larger ones are none of ours, and JavaScript could not write them.
@@ -185,6 +185,24 @@ class AttemptOut(Shown):
     retry_at: datetime | None
 
 
+class EventOut(Shown):
+    """Something that was heard from outside, or happened to a subscription."""
+
+    id: int
+    kind: EventKind
+    permanence: str | None = Field(description="of a bounce: permanent, temporary, policy")
+    provider: str = Field(description="who told it; ours: distributor")
+    channel: str
+    address: str
+    newsletter: str | None
+    issue: int | None = Field(validation_alias="issue_id")
+    number: int | None = Field(validation_alias="seq", description="of the delivery within the issue")
+    occurred_at: datetime
+    received_at: datetime
+    code: str | None
+    detail: str = Field(description="as it was told: text of others")
+
+
 class DeliveryOut(Shown):
     """An issue to one recipient, with every try."""
 
@@ -204,6 +222,7 @@ class DeliveryOut(Shown):
     due_at: datetime | None
     updated_at: datetime | None
     attempts: Sequence[AttemptOut]
+    events: Sequence[EventOut] = Field(description="what was heard of it later")
 
 
 class CallOut(Shown):
