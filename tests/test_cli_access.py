@@ -119,6 +119,28 @@ class TestWebhooks:
         assert [call.state for call in webhooks.listing()] == [DeliveryState.PENDING] * 2
         assert shop.run("webhooks", "again", "crm", "--number", "1").out == "0 calls go to crm again\n"
 
+    def test_doctor_looks_for_the_secret(
+        self, shop: Shop, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert webhooks.endpoints
+        assert "webhooks: crm is told; secrets: 1" in shop.run("doctor").out
+        monkeypatch.delenv("DISTRIBUTOR_WEBHOOK_CRM_SECRET")
+        said = shop.run("doctor").out
+        assert "webhooks: crm has no secret: its calls are not signed" in said
+        assert "DISTRIBUTOR_WEBHOOK_CRM_SECRET" in said
+
+    @pytest.mark.parametrize("secret", ["whsec_", "whsec_dG9vIHNob3J0", "hush"])
+    def test_a_secret_that_is_none_stops_the_start(
+        self, shop: Shop, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch, secret: str
+    ) -> None:
+        assert webhooks.endpoints
+        monkeypatch.setenv("DISTRIBUTOR_WEBHOOK_CRM_SECRET", secret)
+        done = shop.run("webhooks", "log")
+        assert done.status == 2
+        assert "webhooks.endpoints" in done.err
+        assert "expected 24 to 64 bytes in base64" in done.err
+        assert secret not in done.err
+
     def test_an_endpoint_that_is_not_there(self, shop: Shop, webhooks: Webhooks) -> None:
         assert webhooks.endpoints
         done = shop.run("webhooks", "again", "shop")
