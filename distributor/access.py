@@ -17,6 +17,7 @@ from distributor.tables import api_tokens
 #: So that a leaked token is recognised, by people and by scanners.
 PREFIX = "dst_"
 TOKEN_BYTES = 32
+LONGEST_NAME = 100
 #: `last_used_at` is written this often at most: a look must not cost a write.
 NOTED_EVERY = timedelta(minutes=10)
 
@@ -40,15 +41,17 @@ class Access:
         self.database = database
 
     def create(self, name: str, scopes: Collection[Permission]) -> str:
-        """A new token, shown this once. Raises RequestRefused for a name that is in use, and without a scope."""
+        """A new token, shown this once. Raises RequestRefused for a name that is in use or is none, and without a scope."""
         if not scopes:
             raise RequestRefused("a token without a scope allows nothing: name at least one with --scope")
-        if any(token.name == name and not token.revoked_at for token in self.listing()):
-            raise RequestRefused(
-                f"a token is called {name!r} already; revoke it first, or choose another name"
-            )
+        if not (name.isprintable() and name.strip() == name and 0 < len(name) <= LONGEST_NAME):
+            raise RequestRefused(f"a token's name has one to {LONGEST_NAME} characters, on one line")
         token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         with self.database.write() as connection:
+            if connection.execute(select(api_tokens.c.id).where(*_called(name))).first():
+                raise RequestRefused(
+                    f"a token is called {name!r} already; revoke it first, or choose another name"
+                )
             row = {
                 "name": name,
                 "hash": _hash(token),
@@ -74,8 +77,8 @@ class Access:
         """Raises RequestRefused when no token is called so."""
         with self.database.write() as connection:
             now = self.database.now(connection)
-            which = (api_tokens.c.name == name, api_tokens.c.revoked_at.is_(None))
-            if not connection.execute(update(api_tokens).where(*which).values(revoked_at=now)).rowcount:
+            revoked = update(api_tokens).where(*_called(name)).values(revoked_at=now)
+            if not connection.execute(revoked).rowcount:
                 raise RequestRefused(f"no token is called {name!r}; see: distributor tokens list")
 
     def listing(self) -> Sequence[Token]:
@@ -92,6 +95,11 @@ class Access:
                 return
         with self.database.write() as connection:
             connection.execute(update(api_tokens).where(api_tokens.c.id == number).values(last_used_at=now))
+
+
+def _called(name: str) -> tuple[Any, ...]:
+    """Those in force."""
+    return api_tokens.c.name == name, api_tokens.c.revoked_at.is_(None)
 
 
 def _hash(token: str) -> str:

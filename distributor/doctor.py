@@ -51,6 +51,7 @@ from distributor.settings import (
     WechatAccount,
     relay_password_name,
     signup_secret_name,
+    webhook_secret_name,
     wechat_names,
     wechat_secret_names,
     wecom_key_name,
@@ -1109,6 +1110,19 @@ def signup_source(source: SignupSource) -> Said:
     return ok(f"{source.name} {what}; secrets: {len(source.secrets)}")
 
 
+def check_webhooks(context: Context) -> Iterator[Said]:
+    if not context.settings.webhooks.endpoints:
+        yield ok("nobody is told")
+    for endpoint in context.settings.webhooks.endpoints:
+        if endpoint.secrets:
+            yield ok(f"{endpoint.name} is told; secrets: {len(endpoint.secrets)}")
+        else:
+            yield warn(
+                f"{endpoint.name} has no secret: its calls are not signed, and anybody could make them up",
+                f'set {webhook_secret_name(endpoint.name)} to "whsec_" and 24 to 64 random bytes in base64',
+            )
+
+
 def check_site(context: Context) -> Iterator[Said]:
     settings = context.settings
     if settings.site.folder:
@@ -1314,6 +1328,7 @@ CHECKS: Mapping[str, Check] = {
     "operator": check_operator,
     "web": check_web,
     "sign-up": check_signup,
+    "webhooks": check_webhooks,
     "events": check_events,
     "bounces": check_bounces,
     "site": check_site,

@@ -68,6 +68,10 @@ class IssueState(StrEnum):
     EXPIRED = "expired"  # too old to be news; what was pending is skipped(expired)
 
 
+#: States of an issue of which nothing more goes out, unless a person resends.
+OVER = frozenset({IssueState.FINISHED, IssueState.CANCELLED, IssueState.EXPIRED})
+
+
 class SkipReason(StrEnum):
     """Why a delivery was not tried."""
 

@@ -9,12 +9,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 import requests
 import schemathesis
+from fakes import DAY, make_post
 from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -28,12 +30,16 @@ from schemathesis.specs.openapi.checks import (
 from services import Project
 from serving import SECRET, UNLIMITED, Served, serving, signed
 
-from distributor.bootstrap import build, prepare
+from distributor.audience import NewSubscriber
+from distributor.bootstrap import Distributor, build, prepare
+from distributor.dispatch import open_issue, write_audience
+from distributor.model import OpenedBy, Permission
 from distributor.web.problems import SORTS
 
 log = logging.getLogger(__name__)
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "60"))
+READERS, ISSUES = 40, 5
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -41,14 +47,8 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-#: How long an example may take, and how it is found: the machine may be busy.
-LOOK = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=EXAMPLES <= 100,
-    database=None,
-)
+#: Of the calls that need a token: there are many, and much alike.
+FEWER = EXAMPLES // 4
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +59,47 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         project.settings(environment=environment, signup={"sources": [{"name": "shop"}], "abuse": UNLIMITED})
     )
     prepare(distributor)
+    fill(distributor)
     with serving(distributor) as served:
         yield served
 
 
-class Signing(requests.auth.AuthBase):
-    """Signs what goes out; the headers that were made up stay in every fourth call."""
+def fill(distributor: Distributor) -> None:
+    """Readers and issues to look for, and to do something with."""
+    (newsletter,) = distributor.settings.newsletters.values()
+    readers = [
+        NewSubscriber(channel="email", address=f"r{number}@readers.example", source="test")
+        for number in range(READERS)
+    ]
+    for reader in readers:
+        distributor.audience.add(newsletter.slug, reader)
+    for number in range(ISSUES):
+        day, post = DAY + timedelta(days=number), make_post(f"post{number}")
+        issue, _ = open_issue(distributor.engine, newsletter, post, day, by=OpenedBy.PERSON)
+        assert write_audience(distributor.engine, issue)
 
-    def __init__(self) -> None:
-        self.calls = 0
+
+def looking(examples: int) -> settings:
+    """How long an example may take, and how it is found: the machine may be busy."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=EXAMPLES <= 100,
+        database=None,
+    )
+
+
+class Signing(requests.auth.AuthBase):
+    """Signs what goes out, and adds a token; the headers that were made up stay in every fourth call."""
+
+    def __init__(self, token: str) -> None:
+        self.calls, self.token = 0, token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         self.calls += 1
         if self.calls % 4:
+            request.headers["Authorization"] = f"Bearer {self.token}"
             body = request.body or b""
             assert isinstance(body, str | bytes)
             headers = signed(body.encode() if isinstance(body, str) else body)
@@ -82,17 +110,20 @@ class Signing(requests.auth.AuthBase):
 
 @pytest.mark.parametrize("mode", GenerationMode)
 def test_every_answer_is_described(site: Served, mode: GenerationMode) -> None:
-    signing, statuses = Signing(), Counter[int]()
+    token = site.distributor.access.create(f"looking {mode}", list(Permission))
+    signing, statuses = Signing(token), Counter[int]()
     schema = schemathesis.openapi.from_url(f"{site.client.base_url}/openapi.json")
     for found in schema.get_all_operations():
         assert isinstance(found, Ok)
         operation = found.ok()
 
-        @LOOK
+        @looking(FEWER if "security" in operation.definition.raw else EXAMPLES)
         @given(case=operation.as_strategy(generation_mode=mode))
         def look(case: Case[Any]) -> None:
             if isinstance(case.body, dict) and case.body.get("newsletters"):
                 case.body["newsletters"] = ["ai-daily"]  # made-up ones do not exist
+            if isinstance(number := case.path_parameters.get("number"), int) and number % 2:
+                case.path_parameters["number"] = number % READERS + 1  # one that exists
             response = case.call(auth=signing)
             statuses[response.status_code] += 1
             case.validate_response(response, checks=CHECKS)

@@ -376,7 +376,7 @@ class TestRefusing:
 
     @pytest.mark.parametrize(
         ("method", "path", "status"),
-        [("GET", PATH, 405), ("GET", "/api/nothing", 404), ("PUT", "/api/", 404)],
+        [("PUT", PATH, 405), ("GET", "/api/nothing", 404), ("PUT", "/api/", 404)],
     )
     def test_what_is_not_there_is_a_problem_too(
         self, site: Served, method: str, path: str, status: int

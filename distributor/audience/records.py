@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, exists, select
 
-from distributor.audience.store import Store
+from distributor.audience.describing import NOTHING, Describing, Description
 from distributor.model import SubscriptionState
-from distributor.tables import subscribers, subscription_tags, subscriptions, suppressions
+from distributor.tables import subscribers, subscriptions, suppressions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,8 @@ class SubscriptionRecord:
     activated_at: datetime | None
     ended_at: datetime | None
     end_reason: str | None
-    tags: Sequence[str] = ()
+    tags: Sequence[str]
+    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Wanted:
     address: str | None = None
 
 
-class Records(Store):
+class Records(Describing):
     """Reading many, or one."""
 
     def records(self, wanted: Wanted, *, after: int = 0, limit: int = 100) -> Sequence[Record]:
@@ -85,15 +86,10 @@ class Records(Store):
             .order_by(subscriptions.c.newsletter)
         )
         rows = connection.execute(query).all()
-        tags: dict[int, list[str]] = {}
-        tagged = select(subscription_tags).where(
-            subscription_tags.c.subscription_id.in_([row.id for row in rows])
-        )
-        for number, tag in connection.execute(tagged.order_by(subscription_tags.c.tag)):
-            tags.setdefault(number, []).append(tag)
+        described = self._descriptions(connection, [row.id for row in rows])
         found: dict[int, list[SubscriptionRecord]] = {}
         for row in rows:
-            found.setdefault(row.subscriber_id, []).append(_subscription(row, tags.get(row.id, ())))
+            found.setdefault(row.subscriber_id, []).append(_subscription(row, described.get(row.id, NOTHING)))
         return found
 
 
@@ -131,7 +127,7 @@ def _record(row: Any, found: Sequence[SubscriptionRecord]) -> Record:
     )
 
 
-def _subscription(row: Any, tags: Sequence[str]) -> SubscriptionRecord:
+def _subscription(row: Any, described: Description) -> SubscriptionRecord:
     return SubscriptionRecord(
         newsletter=row.newsletter,
         state=SubscriptionState(row.state),
@@ -140,5 +136,6 @@ def _subscription(row: Any, tags: Sequence[str]) -> SubscriptionRecord:
         activated_at=row.activated_at,
         ended_at=row.ended_at,
         end_reason=row.end_reason,
-        tags=tags,
+        tags=described.tags,
+        attributes=described.attributes,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from distributor.cli.context import hint, stopping_on_signals
 from distributor.cli.output import out, print_tallies, say
 from distributor.errors import ServiceDown
-from distributor.model import DeliveryState, Issue, IssueState, Tally
+from distributor.model import OVER, DeliveryState, Issue, IssueState, Tally
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 #: Plain progress lines, for logs and pipes, come this often.
 LINE_EVERY = 5.0
-OVER = {IssueState.FINISHED, IssueState.CANCELLED, IssueState.EXPIRED}
 #: What is to be said of an issue that is neither finished nor on its way, and the command that helps.
 STANDS: Mapping[IssueState, tuple[str, str]] = {
     IssueState.WAITING: ("waits for approval", "approve {0}"),

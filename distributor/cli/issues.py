@@ -10,7 +10,7 @@ import typer
 
 from distributor.cli import watching
 from distributor.cli.context import distributor_of, hint, whoever
-from distributor.cli.deliver import OVER, conclude, deliver
+from distributor.cli.deliver import conclude, deliver
 from distributor.cli.output import (
     AsJson,
     Limit,
@@ -24,12 +24,11 @@ from distributor.cli.output import (
 from distributor.cli.watching import day_of, state_of
 from distributor.errors import AWAITING, RequestRefused
 from distributor.model import (
+    OVER,
     DeliveryState,
     Issue,
-    IssueState,
     Recipient,
     ResendScope,
-    SkipReason,
     Tally,
 )
 
@@ -181,10 +180,11 @@ def approve(context: typer.Context, issue_id: IssueId = None, newsletter: Newsle
 
 def pause(context: typer.Context, issue_id: IssueId = None, newsletter: NewsletterName = None) -> None:
     """Stop sending an issue, until `distributor resume`."""
+    from distributor.dispatch import pause as pause_issue  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         issue = _issue(distributor, issue_id, newsletter)
-        _refuse_over(issue)
-        distributor.ledger.set_paused(issue.id, paused=True)
+        pause_issue(distributor.ledger, issue.id)
         say(f"issue {issue.id} is paused; go on with: {hint(distributor.settings, f'resume {issue.id}')}")
 
 
@@ -199,6 +199,8 @@ def resume(
     newsletter: NewsletterName = None,
 ) -> None:
     """Go on with a paused issue, or use a stopped channel again at once."""
+    from distributor.dispatch import resume as resume_issue  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         if what and not what.isdigit():
             was = distributor.ledger.resume_channel(what)
@@ -210,7 +212,7 @@ def resume(
         if issue.hold:
             command = hint(distributor.settings, f"reconcile {issue.id}")
             raise RequestRefused(f"issue {issue.id} is held; first: {command}\n{issue.hold}")
-        distributor.ledger.set_paused(issue.id, paused=False)
+        resume_issue(distributor.ledger, issue.id)
         say(f"issue {issue.id} goes on")
 
 
@@ -220,12 +222,15 @@ def cancel(
     yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
 ) -> None:
     """Stop an issue for good: what is pending is skipped. What was sent cannot be called back."""
+    from distributor.dispatch import cancel as cancel_issue  # noqa: PLC0415 - cli/__init__.py
+    from distributor.dispatch import refuse_over  # noqa: PLC0415 - cli/__init__.py
+
     with distributor_of(context) as distributor:
         issue = distributor.ledger.issue(issue_id)
-        _refuse_over(issue)
+        refuse_over(issue)
         if not yes:
             typer.confirm(f"Cancel issue {issue.id} ({issue.title})?", abort=True)
-        skipped = distributor.ledger.stop_issue(issue.id, IssueState.CANCELLED, SkipReason.CANCELLED)
+        skipped = cancel_issue(distributor.ledger, issue.id)
         say(f"issue {issue.id} is cancelled; {skipped} deliveries are skipped")
 
 
@@ -289,11 +294,6 @@ def _issue(distributor: Distributor, issue_id: int | None, newsletter: str | Non
     if not newest:
         raise RequestRefused("no issue was opened yet: `distributor send`, or let `distributor run` do it")
     return newest[0]
-
-
-def _refuse_over(issue: Issue) -> None:
-    if issue.state in OVER:
-        raise RequestRefused(f"issue {issue.id} is {issue.state} already")
 
 
 def _refuse_unknown(distributor: Distributor, channel: str | None) -> None:

@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from distributor.cli.context import hint, stopping_on_signals
-from distributor.cli.deliver import OVER, waiting_lines
+from distributor.cli.deliver import waiting_lines
 from distributor.cli.output import out, plain, print_json, print_table, say, wide
 from distributor.errors import ServiceDown
-from distributor.model import DeliveryState, Issue, IssueState, Tally
+from distributor.model import OVER, DeliveryState, Issue, IssueState, Tally
 
 if TYPE_CHECKING:
     from distributor.bootstrap import Distributor

@@ -18,6 +18,7 @@ from distributor.dispatch.opening import (
 from distributor.dispatch.persons import Forgotten, forget, record_of_person
 from distributor.dispatch.reconciling import reconcile
 from distributor.dispatch.resending import ResendPlan, plan_resend, resend
+from distributor.dispatch.steering import cancel, pause, refuse_over, resume
 from distributor.dispatch.subscribing import Reception, Request
 from distributor.dispatch.sweeping import Swept, sweep
 from distributor.dispatch.test_send import test_send
@@ -37,6 +38,7 @@ __all__ = [
     "Stop",
     "Swept",
     "Today",
+    "cancel",
     "drain",
     "findings_of",
     "forget",
@@ -44,13 +46,16 @@ __all__ = [
     "inspect",
     "inspect_to_send",
     "open_issue",
+    "pause",
     "placeholder_values",
     "plan_resend",
     "planned_sizes",
     "reconcile",
     "record_of_person",
+    "refuse_over",
     "render",
     "resend",
+    "resume",
     "segment_of",
     "send_today",
     "sweep",

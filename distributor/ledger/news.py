@@ -48,6 +48,8 @@ class News(Tables):
         self,
         *,
         address: str | None = None,
+        channel: str | None = None,
+        newsletter: str | None = None,
         kinds: Iterable[EventKind] = (),
         issue_id: int | None = None,
         before: int | None = None,
@@ -58,6 +60,10 @@ class News(Tables):
         wanted = list(kinds)
         if address is not None:
             query = query.where(events.c.address == address)
+        if channel is not None:
+            query = query.where(events.c.channel == channel)
+        if newsletter is not None:
+            query = query.where(events.c.newsletter == newsletter)
         if wanted:
             query = query.where(events.c.kind.in_(wanted))
         if issue_id is not None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
 )
 
 from distributor.errors import AWAITING
@@ -221,9 +222,13 @@ class Reports(News):
         channel: str | None = None,
         address: str | None = None,
         after: int = 0,
+        before: tuple[int, int] | None = None,
         limit: int = 100,
     ) -> Sequence[LogEntry]:
-        """Deliveries with their attempts, in order of their number within the issue; of all issues for one address."""
+        """Deliveries with their attempts, in order of their number within the issue, from behind `after`.
+
+        Without an issue, the newest of all of them, and of these (issue, number) the ones ahead of `before`.
+        """
         query = select(deliveries).limit(limit)
         wanted = list(states)
         if issue_id is not None:
@@ -234,6 +239,8 @@ class Reports(News):
             query = query.where(deliveries.c.channel == channel)
         if address:
             query = query.where(deliveries.c.address == address)
+        if before:
+            query = query.where(tuple_(deliveries.c.issue_id, deliveries.c.seq) < before)
         with self.database.read() as connection:
             if wanted and issue_id is not None and not address:
                 rows = _in_chunks(connection, query, issue_id, wanted, channel, after, limit)

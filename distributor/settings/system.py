@@ -16,6 +16,7 @@ from distributor.settings.fields import (
     mail_address,
     twice,
 )
+from distributor.standard_webhooks import key_of
 
 
 class Database(Frozen):
@@ -352,6 +353,12 @@ class Endpoint(Frozen):
     events: tuple[EventName, ...] = DEFAULT_EVENTS
     newsletters: tuple[Name, ...] = Field((), description="whose news it gets; empty: all")
     secrets: tuple[SecretStr, ...] = ()
+
+    @model_validator(mode="after")
+    def secrets_are_whole(self) -> "Endpoint":
+        for secret in self.secrets:
+            key_of(secret.get_secret_value())
+        return self
 
 
 def endpoints_of_their_own(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:

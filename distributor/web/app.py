@@ -5,10 +5,12 @@ from fastapi.responses import PlainTextResponse
 
 from distributor.bootstrap import Distributor
 from distributor.errors import ServiceDown
+from distributor.web.api import operators_router
 from distributor.web.client import client_address_of
 from distributor.web.confirm import add_confirm
 from distributor.web.describing import add_description
 from distributor.web.events import events_router
+from distributor.web.fields import add_field_problems
 from distributor.web.hardening import DefaultHeaders
 from distributor.web.limits import RequestLimits
 from distributor.web.old_links import add_old_links
@@ -45,6 +47,7 @@ def create_app(distributor: Distributor) -> FastAPI:
     add_proof_script(app, pages.templates)
     programs = APIRouter()
     programs.include_router(signup_router(distributor))
+    programs.include_router(operators_router(distributor))
     app.include_router(programs)
     app.include_router(events_router(distributor))
     add_old_links(app, distributor, UnsubscribePages(distributor, pages, client).ask, pages.unknown)
@@ -54,6 +57,7 @@ def create_app(distributor: Distributor) -> FastAPI:
         add_bot(app, distributor)
     app.add_exception_handler(ServiceDown, _service_down)
     add_problems(app, pages.unknown)
+    add_field_problems(app)
     add_description(app, programs, pages.templates)
     app.add_middleware(DefaultHeaders, headers=HEADERS)
     web = distributor.settings.web

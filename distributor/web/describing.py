@@ -107,6 +107,7 @@ def _operations(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         for method, operation in methods.items():
             content: Mapping[str, Any] = operation.get("requestBody", {}).get("content", {})
             first: Mapping[str, Any] = next(iter(content.values()), {})
+            body = _resolved(schema, first.get("schema", {}))
             yield {
                 "call": f"{method.upper()} {path}",
                 "id": operation["operationId"],
@@ -115,14 +116,27 @@ def _operations(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                     _marked(text) for text in operation.get("description", "").split("\n\n") if text
                 ],
                 "parameters": operation.get("parameters", ()),
+                "scopes": [scope for way in operation.get("security", ()) for scope in way["token"]],
                 "types": list(content),
-                "fields": _fields(first.get("schema", {})),
-                "examples": [_pretty(body["example"]) for body in content.values() if "example" in body],
+                "fields": _fields(body),
+                "examples": _examples(content, body),
                 "answers": [
                     (status, list(answer.get("content", ())), _marked(answer["description"]))
                     for status, answer in sorted(operation["responses"].items())
                 ],
             }
+
+
+def _resolved(schema: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A body's own schema, or the one that it refers to."""
+    name = body.get("$ref", "").removeprefix(REFERENCE)
+    found: Mapping[str, Any] = schema["components"]["schemas"][name] if name else body
+    return found
+
+
+def _examples(content: Mapping[str, Any], body: Mapping[str, Any]) -> Sequence[str]:
+    ours = [one["example"] for one in (*content.values(), body) if "example" in one]
+    return list(map(_pretty, ours))
 
 
 def _fields(schema: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:

@@ -24,10 +24,18 @@ DATABASE_BACK = 60
 
 
 class Wrong(NamedTuple):
-    """A field that cannot be used. `pointer`: where it stands in the body (RFC 6901, as a fragment); empty: all of it."""
+    """A field that cannot be used. `pointer`: where it stands in the body (RFC 6901, as a fragment); empty: all of it.
 
-    pointer: str
-    detail: str
+    `parameter` instead: what it is called in the address.
+    """
+
+    pointer: str = ""
+    detail: str = ""
+    parameter: str = ""
+
+    def told(self) -> Mapping[str, str]:
+        where = {"parameter": self.parameter} if self.parameter else {"pointer": self.pointer}
+        return {**where, "detail": self.detail}
 
 
 class Sort(NamedTuple):
@@ -70,6 +78,25 @@ SORTS: Mapping[str, Sort] = {
         ),
         Sort("too-often", 429, "Too many sign-ups", "Repeat the call after the seconds of Retry-After."),
         Sort(
+            "no-token",
+            401,
+            "The call brings no token that is known",
+            "Send a token that `distributor tokens create` showed, as `Authorization: Bearer dst_…`.",
+        ),
+        Sort(
+            "not-allowed",
+            403,
+            "The token does not allow this",
+            "Make a token with the scope that the call names: `distributor tokens create`.",
+        ),
+        Sort("not-found", 404, "There is no such thing", "Look whether the number is right."),
+        Sort(
+            "not-possible",
+            409,
+            "This cannot be done now",
+            "`detail` says why; an issue that is over, for one, cannot be stopped.",
+        ),
+        Sort(
             "unavailable",
             503,
             "Not available right now",
@@ -82,7 +109,10 @@ SORTS: Mapping[str, Sort] = {
 class ProblemField(BaseModel):
     """A field that cannot be used."""
 
-    pointer: str = Field(examples=["#/email"], description="where it stands: a JSON pointer, as a fragment")
+    pointer: str | None = Field(
+        None, examples=["#/email"], description="where it stands in the body: a JSON pointer, as a fragment"
+    )
+    parameter: str | None = Field(None, description="or what it is called in the address")
     detail: str
 
 
@@ -159,5 +189,5 @@ def _document(
 ) -> JSONResponse:
     body: dict[str, object] = {"type": kind, "title": title, "status": status, "detail": detail}
     if errors:
-        body["errors"] = [error._asdict() for error in errors]
+        body["errors"] = [error.told() for error in errors]
     return JSONResponse(body, status, headers, media_type=KIND)

@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from distributor.audience import normalise
 from distributor.dispatch.subscribing import LONGEST_ADDRESS, LONGEST_NAME
 from distributor.errors import RequestRefused
+from distributor.web.fields import CLEAN, wrong_fields
 from distributor.web.problems import Problem, Wrong
 
 JSON = "application/json"
@@ -22,23 +23,9 @@ MULTIPART = "multipart/form-data"
 
 #: Levels of JSON, fields of a form, tags and attributes: more than a sign-up has.
 DEEPEST, MOST_FIELDS, MOST_TAGS = 8, 100, 20
-#: Characters of a reason that we give.
-LONGEST_DETAIL = 200
-#: Line breaks and other control characters, which PostgreSQL, a header or a log would choke on.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-#: What JSON's escapes can write and UTF-8 cannot.
-HALF = re.compile(r"[\ud800-\udfff]")
 #: `attributes[city]` and `attributes.city`, as forms write a table.
 ATTRIBUTE = re.compile(r"attributes(?:\[(.+)\]|\.(.+))", re.IGNORECASE)
 LISTS = ("newsletters", "tags")
-
-
-def _clean(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if HALF.search(value):
-        raise ValueError("half of a character (a lone surrogate)")
-    return CONTROL.sub(" ", value).strip()
 
 
 def _address(value: str) -> str:
@@ -52,7 +39,6 @@ def _ip(value: str) -> str:
     return str(ipaddress.ip_address(value))
 
 
-CLEAN = BeforeValidator(_clean)
 Slug = Annotated[str, Field(min_length=1, max_length=64), CLEAN]
 Tag = Annotated[str, Field(min_length=1, max_length=64), CLEAN]
 Value = Annotated[str, Field(max_length=500), CLEAN]
@@ -213,18 +199,4 @@ def _validate(value: object, *, strict: bool) -> SignUpBody:
     try:
         return SignUpBody.model_validate(value, strict=strict)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        wrong = [Wrong(_pointer(one["loc"]), _told(one["msg"])) for one in found[:MOST_TAGS]]
-        raise Problem("wrong-fields", "nothing was done; `errors` says what to mend", wrong) from None
-
-
-def _pointer(place: Sequence[int | str]) -> str:
-    """The place as a JSON pointer. A name that nobody knows comes from the call: it is cut and escaped."""
-    steps = [CONTROL.sub(" ", str(step))[:64].replace("~", "~0").replace("/", "~1") for step in place]
-    return (
-        "#/" + "/".join(step.encode("ascii", "backslashreplace").decode() for step in steps) if steps else "#"
-    )
-
-
-def _told(message: str) -> str:
-    return CONTROL.sub(" ", message.removeprefix("Value error, "))[:LONGEST_DETAIL]
+        raise wrong_fields(error) from None
