@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
 from distributor.audience import (
+    Export,
     Given,
     ImportOrder,
     ImportReport,
@@ -23,6 +24,7 @@ from distributor.audience import (
     Verdict,
     fingerprint,
     normalise,
+    write_csv,
 )
 from distributor.audience.importing import Reading, sheets_of, understand, windows
 from distributor.audience.importing.ahead import ahead
@@ -545,3 +547,31 @@ def test_reading_ahead_ends_with_its_reader() -> None:
 def _broken() -> Iterator[int]:
     yield 1
     raise ValueError("broken")
+
+
+def test_what_we_export_can_be_imported(world: World, tmp_path: Path) -> None:
+    agreed = datetime(2024, 5, 1, tzinfo=UTC)
+    bring(
+        world,
+        line(
+            "ann",
+            name="=1+1",
+            consent_at=agreed,
+            source="form",
+            tags=("a b",),
+            attributes=(("city", "上海"),),
+        ),
+        line("bob", standing=Standing.UNSUBSCRIBED, ended_at=agreed),
+        line("cy"),
+    )
+    world.audience.suppress("email", "cy@readers.example", SuppressionReason.COMPLAINED)
+    path = tmp_path / "out.csv"
+    with world.audience.export(Export.SUBSCRIBERS, "daily") as table, path.open("w", newline="") as file:
+        write_csv(table, file)
+    (source,) = understand("csv", [("", sheets_of(path))], Reading())
+    found = {one.address[:2]: one for one in source.lines() if isinstance(one, Line)}
+    ann, bob, cy = found["an"], found["bo"], found["cy"]
+    assert (ann.standing, ann.name, ann.consent_at, ann.source) == (Standing.ACTIVE, "=1+1", agreed, "form")
+    assert (ann.tags, ann.attributes) == (("a b",), (("city", "上海"),))
+    assert (bob.standing, bob.ended_at) == (Standing.UNSUBSCRIBED, agreed)
+    assert cy.standing is Standing.COMPLAINED
