@@ -303,6 +303,7 @@ def test_a_worker_that_is_told_to_stop_finishes_its_message_and_leaves_no_doubt(
 CONFIGURED = """
 import time
 from pathlib import Path
+from distributor.settings import load_settings
 from distributor.tasks import configure, signal, sweep
 configure(load_settings(Path.cwd()))
 """

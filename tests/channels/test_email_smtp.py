@@ -277,7 +277,9 @@ def test_channel_renders_and_sends(tmp_path: Path) -> None:
         assert channel.destinations(newsletter) == []
         (message,) = channel.render(post, newsletter)
         with channel.open(channel.relays[0].name) as opened:
-            opened.send(mail()._replace(message=message))
+            parcel = mail()._replace(message=message)
+            preferences = {"__PREFERENCES_URL__": "https://news.example.com/p/token"}
+            opened.send(parcel._replace(values={**parcel.values, **preferences}))
     sent = message_from_bytes(server.mails[0].data, policy=default)
     assert str(sent["Subject"]) == "AI Daily 早报"
     body = sent.get_body(("plain",))

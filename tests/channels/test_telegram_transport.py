@@ -436,6 +436,7 @@ def test_forked_child_makes_its_own_bot() -> None:
 )
 def test_token_is_never_printed(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "httpcore")  # the command line, run in this process before, quiets it
     texts = []
     with ScriptedHttp(answer) as server, TelegramTransport(settings(server.url)) as opened:
         texts.append(repr(opened))

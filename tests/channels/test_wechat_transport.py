@@ -762,6 +762,7 @@ def test_other_answers_and_no_secret_in_any(
     world: World, answers: list[Answer], error: type[SendError], kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "httpcore")  # the command line, run in this process before, quiets it
     with (
         ScriptedHttp(*answers) as server,
         scripted(world, server.url) as opened,

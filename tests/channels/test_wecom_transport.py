@@ -220,6 +220,7 @@ def test_unknown_mode() -> None:
 )
 def test_key_is_never_printed(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "httpcore")  # the command line, run in this process before, quiets it
     texts: list[str] = []
     with ScriptedHttp(answer) as server, transport(server.url) as opened:
         try:
