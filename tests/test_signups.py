@@ -158,6 +158,7 @@ class TestConfirming:
         assert world.audience.count("daily", "email") == 1
         assert [row["kind"] for row in rows(world, consents)] == [ConsentKind.ASKED, ConsentKind.CONFIRMED]
         assert rows(world, consents)[1]["source"] == "confirmation page"
+        assert rows(world, subscriptions)[0]["source"] == "form"
         assert [row["kind"] for row in rows(world, events)] == ["subscribed"]
         assert kinds(world) == [Letter.CONFIRM, Letter.WELCOME]
 

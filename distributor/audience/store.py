@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, event, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, case, event, func, insert, or_, select, update
 
 from distributor.audience.addresses import HASHED, domain_of, fingerprint
 from distributor.audience.values import NewSubscriber, Subscription, Visit
@@ -188,7 +188,8 @@ class Store:
         visit: Visit,
         now: datetime,
     ) -> None:
-        """Begins subscriptions, with their evidence."""
+        """Begins subscriptions, with their evidence. Who was asked to confirm keeps the source that brought them."""
+        waited = subscriptions.c.state == SubscriptionState.PENDING
         connection.execute(
             update(subscriptions)
             .where(subscriptions.c.token.in_([found.token for found in of]))
@@ -196,7 +197,7 @@ class Store:
                 state=SubscriptionState.ACTIVE,
                 activated_at=now,
                 consent_at=now,
-                source=visit.source,
+                source=case((waited, subscriptions.c.source), else_=visit.source),
                 ended_at=None,
                 end_reason=None,
             )
