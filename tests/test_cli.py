@@ -30,7 +30,7 @@ from sqlalchemy import select
 
 from distributor import doctor
 from distributor.channels.email import EmailChannel
-from distributor.cli import main, watching
+from distributor.cli import main, output, watching
 from distributor.cli.app import app
 from distributor.db import Database
 from distributor.ledger import Ledger
@@ -783,6 +783,17 @@ class TestResend:
         done = shop.run("resend", "1", "--reason", "filter mended", "--yes")
         assert done.status == 0
         assert shop.inbox == {}
+
+
+class TestOutput:
+    def test_what_people_wrote_is_printed_as_it_stands(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.say("posts/x.md:100: from 2001:db8:a:1")
+        output.complain("x.toml:100: bad")
+        output.print_table(["name", "said"], [["[red]x", "550 [/b] :x:"], ["日报", "long " * 5]])
+        told = capsys.readouterr()
+        assert told.out.splitlines()[0] == "posts/x.md:100: from 2001:db8:a:1"
+        assert told.err == "error: x.toml:100: bad\n"
+        assert told.out.splitlines()[1:3] == ["name    said", "[red]x  550 [/b] :x:"]
 
 
 class TestListings:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -11,17 +12,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from distributor.errors import ConfigError, Kind, PostError, RequestRefused, SendError, ServiceDown
 from distributor.model import Tally
 
 #: Columns of a table that goes into a pipe or a file: nothing is cut there.
 PIPE_WIDTH = 250
+BLANKS_AT_THE_END = re.compile(r" +(\x1b\[0m)?$", re.MULTILINE)
 
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+#: No emoji: `:100:` is a line of a file, `:a:` a part of an IPv6 address.
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 #: Tables take the width they need: an address that was cut short could not be copied from one.
-wide = Console(soft_wrap=True, highlight=False, width=10_000)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+wide = Console(soft_wrap=True, highlight=False, emoji=False, width=10_000)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 #: Wrong use and wrong configuration: 2. What was right and could not be done: 1.
 STATUS: Sequence[tuple[type[Exception], int]] = (
@@ -94,8 +98,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]], numbers
     for name in header:
         table.add_column(name, justify="right" if name in numbers else "left", no_wrap=name in numbers)
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    wide.print(table)
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    with wide.capture() as printed:
+        wide.print(table)
+    # The last column is filled up to its longest cell, and would wrap into blank lines on a terminal.
+    wide.file.write(BLANKS_AT_THE_END.sub(r"\1", printed.get()))
 
 
 TALLY = ("planned", "sent", "failed", "skipped", "unconfirmed", "sending", "pending")
