@@ -62,6 +62,21 @@ def test_bad_lines_are_shown_and_written_down_and_the_rest_goes_on(shop: Shop) -
     assert readers(shop) == {"a@readers.example": "active", "b@readers.example": "active"}
 
 
+def test_a_channel_that_nobody_sends_over_is_refused(shop: Shop) -> None:
+    """Readers of it would get nothing, and nobody would know."""
+    path = file(shop, "email,channel\na@readers.example,E-mail\n4711,Telegram\n")
+    words = ("subscribers", "import", str(path), "--consent", "fair")
+    for refused in (
+        shop.run(*words, "--channel", "fax"),
+        shop.run("subscribers", "add", "1", "--channel", "fax"),
+    ):
+        assert refused.status == 2
+        assert "no channel is called 'fax'" in refused.err
+    done = shop.run(*words)
+    assert (done.status, list(readers(shop))) == (1, ["4711"])
+    assert "line 2: channel: is none of email, telegram: e-mail" in done.err
+
+
 def test_a_dry_run_changes_nothing(shop: Shop) -> None:
     path = file(shop, CSV)
     done = shop.run("subscribers", "import", str(path), "--consent", "fair", "--dry-run", "--json")

@@ -50,6 +50,16 @@ def settings_of(context: typer.Context) -> Settings:
     return load_settings(root)
 
 
+def known_channel(name: str | None) -> str | None:
+    """The callback of an option: a channel that is installed, or none."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - cli/__init__.py
+
+    there = entry_points(group="distributor.channels").names
+    if name is None or name in there:
+        return name
+    raise typer.BadParameter(f"no channel is called {name!r}; there are: {', '.join(sorted(there))}")
+
+
 @contextmanager
 def distributor_of(context: typer.Context, *, prepared: bool = True) -> Iterator[Distributor]:
     """Everything, built; its database looked at first (`prepared`). Raises ConfigError, ServiceDown."""

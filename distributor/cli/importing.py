@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from distributor.cli.context import distributor_of, hint, whoever
+from distributor.cli.context import distributor_of, hint, known_channel, whoever
 from distributor.cli.output import (
     AsJson,
     Limit,
@@ -74,7 +74,9 @@ def import_(
         Path | None, typer.Option(help="Where refused lines go; else beside the first file.", metavar="FILE")
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of the files, when it is guessed wrongly.")] = None,
-    channel: Annotated[str, typer.Option(help="Of lines that do not say: email or telegram.")] = "email",
+    channel: Annotated[
+        str, typer.Option(help="Of lines that do not say: email or telegram.", callback=known_channel)
+    ] = "email",
     newsletter: NewsletterName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -281,7 +283,7 @@ def _show(report: ImportReport, sources: Sequence[Origin], refused: _Refused, un
             f"{where}{one.problem}" + (f": {_shown(one.value)[:60]}" if one.value else ""), markup=False
         )
     if refused.number:
-        err.print(f"{refused.number:,} lines were refused; all of them: {refused.path}", markup=False)
+        err.print(f"refused lines: {refused.number:,}; all of them: {refused.path}", markup=False)
     if report.import_id is None:
         say("nothing was changed (dry run)")
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distributor.cli import importing
-from distributor.cli.context import distributor_of
+from distributor.cli.context import distributor_of, known_channel
 from distributor.cli.output import AsJson, FilterText, Limit, NewsletterName, print_json, print_table, say
 from distributor.filters import parse_filter
 from distributor.model import SuppressionReason
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from distributor.settings import Newsletter
 
 app = typer.Typer(no_args_is_help=True, help="Readers: add, import, list, tag, export, forget.")
-ChannelName = Annotated[str, typer.Option(help="The channel of the address: email or telegram.")]
+ChannelName = Annotated[
+    str, typer.Option(help="The channel of the address: email or telegram.", callback=known_channel)
+]
 
 
 def register(root: typer.Typer) -> None:
@@ -50,7 +52,7 @@ def add(
 @app.command("list")
 def list_(
     context: typer.Context,
-    channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Only this channel.", callback=known_channel)] = None,
     after: Annotated[int, typer.Option(help="Go on behind this subscriber's id.")] = 0,
     limit: Limit = 100,
     filter_text: FilterText = "",

@@ -22,6 +22,8 @@ from distributor.errors import RequestRefused
 #: A column of an attribute in a plain CSV.
 ATTRIBUTE = "attr."
 MOST_ATTRIBUTES = 50
+#: What a column `channel` may say; another package's channel comes by --channel.
+CHANNELS = ("email", "telegram")
 
 
 class Reading(NamedTuple):
@@ -171,7 +173,9 @@ class PlainCsv(Origin):
 
     def understood(self, number: int, row: Sequence[str]) -> Line:
         who, name, language, channel, status, barred, at, source, ip, ended, tags = self._take(row)
-        channel = channel.strip() or self.reading.channel
+        channel = channel.strip().lower() or self.reading.channel
+        if channel not in (*CHANNELS, self.reading.channel):
+            raise BadCell("channel", f"is none of {', '.join(CHANNELS)}", channel)
         says = self.says or barred.strip().lower() or status.strip().lower() or "active"
         standing = cells.standing("status", says) if says != "active" else Standing.ACTIVE
         agreed = cells.moment("consent_at", at)
