@@ -137,6 +137,8 @@ def export_person(
 
     with distributor_of(context) as distributor:
         document = record_of_person(distributor.engine, channel, address)
+    if not any(place[part] for place in document["places"] for part in set(place) - {"channel", "address"}):
+        warn(f"nothing is kept about {address} on {channel}: is this the address as they gave it?")
     with _opened(out) as file:
         file.write(json_text(document))
     if out:
