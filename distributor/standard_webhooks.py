@@ -85,7 +85,9 @@ def key_of(secret: str) -> bytes:
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error:
-        raise ValueError("a secret: expected whsec_ and base64") from None
+        raise ValueError(
+            'a secret: expected whsec_ and base64, as in "whsec_$(openssl rand -base64 32)"'
+        ) from None
     if not 24 <= len(key) <= 64:
         raise ValueError(f"a secret: expected 24 to 64 bytes in base64, not {len(key)}")
     return key

@@ -449,7 +449,10 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("secrets", "said"),
         [
-            ({"DISTRIBUTOR_SIGNUP_SHOP_SECRET": "whsec_short"}, "a secret: expected"),
+            (
+                {"DISTRIBUTOR_SIGNUP_SHOP_SECRET": "whsec_short"},
+                "DISTRIBUTOR_SIGNUP_SHOP_SECRET: a secret: expected",
+            ),
             (
                 {"DISTRIBUTOR_SIGNUP_SHOP_SECRET": SECRET, "DISTRIBUTOR_SIGNUP_CHURCH_SECRET": SECRET},
                 "the same",

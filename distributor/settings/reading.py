@@ -15,6 +15,7 @@ from distributor.settings.fields import ModelT
 from distributor.settings.newsletter import Newsletter
 from distributor.settings.system import SECRET_KEYS, WechatAccount
 from distributor.settings.whole import Settings
+from distributor.standard_webhooks import key_of
 
 PREFIX = "DISTRIBUTOR_"
 
@@ -245,8 +246,17 @@ class _Secrets:
             ("webhooks", "endpoints", webhook_secret_name),
         ):
             for one in _tables(table, where, array):
-                given = self.read(name_of(str(one.get("name", ""))))
-                one["secrets"] = tuple(SecretStr(secret) for secret in (given or "").split())
+                name = name_of(str(one.get("name", "")))
+                given = (self.read(name) or "").split()
+                one["secrets"] = tuple(SecretStr(secret) for secret in given if self._is_key(name, secret))
+
+    def _is_key(self, name: str, secret: str) -> bool:
+        try:
+            key_of(secret)
+        except ValueError as error:
+            self.mistakes.append(f"environment {name}: {error}")
+            return False
+        return True
 
     def read_account(self, name: str) -> WechatAccount:
         appid, secret = map(self.read, wechat_secret_names(name))
