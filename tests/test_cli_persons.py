@@ -155,6 +155,11 @@ def comparable(path: Path) -> list[dict[str, str]]:
 
 
 class TestAPerson:
+    def test_an_address_that_nobody_knows_is_told(self, two: Shop) -> None:
+        done = two.run("subscribers", "forget", "nobody@readers.example", "--yes")
+        assert done.status == 0
+        assert "nothing is kept about nobody@readers.example" in done.err
+
     def test_shown_and_forgotten(self, two: Shop, tmp_path: Path) -> None:
         two.send("receipts")
         out = tmp_path / "ann.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -137,8 +137,7 @@ def export_person(
 
     with distributor_of(context) as distributor:
         document = record_of_person(distributor.engine, channel, address)
-    if not any(place[part] for place in document["places"] for part in set(place) - {"channel", "address"}):
-        warn(f"nothing is kept about {address} on {channel}: is this the address as they gave it?")
+    _warn_of_stranger(document, channel, address)
     with _opened(out) as file:
         file.write(json_text(document))
     if out:
@@ -157,8 +156,10 @@ def forget(
     A hash of each address stays, so that no import brings it back; the person themselves may sign up again.
     """
     from distributor.dispatch import forget as forget_person  # noqa: PLC0415 - cli/__init__.py
+    from distributor.dispatch import record_of_person  # noqa: PLC0415 - cli/__init__.py
 
     with distributor_of(context) as distributor:
+        _warn_of_stranger(record_of_person(distributor.engine, channel, address), channel, address)
         traces = distributor.audience.traces(channel, address)
         say("this person: " + ", ".join(f"{trace.address} ({trace.channel})" for trace in traces))
         if not yes:
@@ -204,6 +205,11 @@ def _ask(address: str) -> None:
     typed = typer.prompt("Type the address to erase it", default="", show_default=False, err=True)
     if typed.strip().lower() != address.strip().lower():
         raise RequestRefused("that is not the address; nothing was erased")
+
+
+def _warn_of_stranger(document: Mapping[str, Any], channel: str, address: str) -> None:
+    if not any(place[part] for place in document["places"] for part in set(place) - {"channel", "address"}):
+        warn(f"nothing is kept about {address} on {channel}: is this the address as they gave it?")
 
 
 def _tell(settings: Settings, done: Forgotten) -> None:
