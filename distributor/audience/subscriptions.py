@@ -12,7 +12,7 @@ from distributor.audience.store import Store, subscription_of, subscription_quer
 from distributor.audience.values import NewSubscriber, Subscription, Visit
 from distributor.errors import RequestRefused
 from distributor.model import ConsentKind, EventKind, Letter, SubscriptionState
-from distributor.tables import events, subscribers
+from distributor.tables import events, subscribers, subscriptions
 
 
 class Subscriptions(Store):
@@ -83,6 +83,9 @@ class Subscriptions(Store):
         """The reader comes back by a link from a mail of ours, which proves the address. None: unknown, or suppressed."""
         with self.database.write() as connection:
             now = self.database.now(connection)
+            if not self.database.sqlite:  # a button that is pressed twice begins it once
+                row = select(subscriptions.c.id).where(subscriptions.c.token == token)
+                connection.execute(row.with_for_update()).all()
             found = self._of_token(connection, token)
             if found is None or found.suppressed:
                 return None
