@@ -416,8 +416,8 @@ class TestPreferences:
         assert len(begun) == 1
         world.audience.unsubscribe(found.token, "link")
         with ThreadPoolExecutor(8) as pool:
-            pressed = [pool.submit(world.audience.resubscribe, found.token, VISIT) for _ in range(24)]
-            assert all(one.result() for one in pressed)
+            back = [pool.submit(world.audience.resubscribe, found.token, VISIT) for _ in range(24)]
+            assert all(one.result() for one in back)
         came_back = [row for row in rows(world, consents) if row["newsletter"] == "daily"]
         assert [row["kind"] for row in came_back] == ["asked", "confirmed", "withdrawn", "confirmed"]
 
