@@ -178,6 +178,12 @@ class SignUps(Store):
         with self.database.write() as connection:
             return self._known(connection, received, self.database.now(connection))
 
+    def has_received(self, received: Received) -> bool:
+        """Whether something came under this id before; a look alone."""
+        query = select(inbox.c.key).where(inbox.c.source == received.source, inbox.c.key == received.key)
+        with self.database.read() as connection:
+            return connection.execute(query).first() is not None
+
     def forget_received(self, age: timedelta) -> None:
         """Retention: an id is of use as long as its message would still be accepted."""
         with self.database.write() as connection:
