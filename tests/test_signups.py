@@ -9,7 +9,7 @@ import pytest
 from fakes import BOTH, World, make_world, migrated_database
 from sqlalchemy import Table, func, insert, literal, select
 
-from distributor.audience import Answer, Received, SignUp, Subscription, Visit, signups
+from distributor.audience import Answer, NewSubscriber, Received, SignUp, Subscription, Visit, signups
 from distributor.db import Database, copy_rows
 from distributor.model import ConsentKind, ConsentText, Letter, SubscriptionState, SuppressionReason
 from distributor.tables import (
@@ -276,6 +276,28 @@ class TestVouching:
         world.clock.forward(8 * DAY)
         world.audience.forget_received(7 * DAY)
         assert rows(world, inbox) == []
+
+
+class TestAddingByHand:
+    """The operator vouches: what waits begins, and the evidence says who said so."""
+
+    def test_whoever_has_not_confirmed_is_begun(self, world: World) -> None:
+        world.audience.sign_up(asking())
+        new = NewSubscriber(channel="email", address=ADDRESS, source="fair 2026")
+        assert world.audience.add("daily", new).state is SubscriptionState.ACTIVE
+        assert world.audience.count("daily", "email") == 1
+        last = rows(world, consents)[-1]
+        assert (last["kind"], last["source"]) == (ConsentKind.ASSERTED, "fair 2026")
+
+    def test_whoever_came_back_has_evidence_of_it(self, world: World) -> None:
+        world.audience.unsubscribe(confirmed(world).token, "link")
+        new = NewSubscriber(channel="email", address=ADDRESS, source="by telephone")
+        world.audience.add("daily", new, resubscribe=True)
+        assert [row["kind"] for row in rows(world, consents)][-2:] == [
+            ConsentKind.WITHDRAWN,
+            ConsentKind.ASSERTED,
+        ]
+        assert [row["kind"] for row in rows(world, events)][-1] == "subscribed"
 
 
 class TestReminding:

@@ -27,13 +27,16 @@ class Subscriptions(Store):
                 raise RequestRefused(f"{address} is suppressed ({reason}); nothing may be sent there")
             self._insert(connection, newsletter, [(new, address)], now)
             found = self._one(connection, newsletter, new.channel, address)
-            if found.state is SubscriptionState.UNSUBSCRIBED:
-                if not resubscribe:
-                    raise RequestRefused(
-                        f"{address} unsubscribed on {found.ended_at:%Y-%m-%d}; "
-                        "if the reader asked to come back, add --resubscribe"
-                    )
+            if found.state is SubscriptionState.UNSUBSCRIBED and not resubscribe:
+                raise RequestRefused(
+                    f"{address} unsubscribed on {found.ended_at:%Y-%m-%d}; "
+                    "if the reader asked to come back, add --resubscribe"
+                )
+            if found.state is not SubscriptionState.ACTIVE:
                 self._reactivate(connection, found, new, now)
+                evidence = [(found.subscriber_id, newsletter)]
+                self._consent(connection, ConsentKind.ASSERTED, evidence, Visit(source=new.source), now)
+                self._record(connection, EventKind.SUBSCRIBED, found, now, new.source)
         with self.database.read() as connection:
             return self._one(connection, newsletter, new.channel, address)
 
