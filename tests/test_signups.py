@@ -11,6 +11,7 @@ from sqlalchemy import Table, func, insert, literal, select
 
 from distributor.audience import Answer, NewSubscriber, Received, SignUp, Subscription, Visit, signups
 from distributor.db import Database, copy_rows
+from distributor.errors import RequestRefused
 from distributor.model import ConsentKind, ConsentText, Letter, SubscriptionState, SuppressionReason
 from distributor.tables import (
     Utc,
@@ -410,6 +411,17 @@ class TestForgetting:
         assert world.audience.sign_up(asking()) is Answer.ASKED
         assert world.audience.confirm(link(world), VISIT)
         assert world.audience.count("daily", "email") == 1
+
+    def test_of_who_was_erased_the_stronger_reason_stands_too(self, world: World) -> None:
+        from distributor.audience import fingerprint  # noqa: PLC0415 - as above
+
+        with world.database.read() as connection:
+            erased = fingerprint(world.audience.key(connection), "email", ADDRESS)
+        world.audience.suppress("email", erased, SuppressionReason.ERASED)
+        for reason in ("bounced", "complained", "manual"):
+            world.audience.suppress("email", ADDRESS, SuppressionReason(reason))
+        with pytest.raises(RequestRefused, match="complained"):
+            world.audience.unsuppress("email", ADDRESS)
 
 
 class TestPreferences:
