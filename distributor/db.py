@@ -73,11 +73,17 @@ class Database:
         if self.sqlite:
             if self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(self.url, connect_args={"timeout": 10})
+            engine = create_engine(self.url, connect_args={"timeout": 10}, hide_parameters=True)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        engine = create_engine(self.url, pool_size=16, max_overflow=16, connect_args={"connect_timeout": 5})
+        engine = create_engine(
+            self.url,
+            pool_size=16,
+            max_overflow=16,
+            connect_args={"connect_timeout": 5},
+            hide_parameters=True,  # an error's text ends in a log, and values are addresses and tokens
+        )
         event.listen(engine, "connect", _limit_waits)
         _look_at_idle(engine)
         return engine

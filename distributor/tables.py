@@ -501,7 +501,7 @@ webhook_calls = Table(
     Column("code", Text, nullable=False),
     Column("text", Text, nullable=False),
     UniqueConstraint("endpoint", "event_id"),
-    Index(None, "due_at"),
+    Index(None, "endpoint", "due_at"),  # one that has been away for long must not slow the others down
 )
 
 #: Random values of this installation, made once: keys of hashes and of signed forms.

@@ -88,13 +88,13 @@ class Webhooks:
                 self.add(connection, kind, name, newsletter, data, self.database.now(connection))
 
     def take_due(self, endpoint: str, most: int = BATCH) -> Sequence[Call]:
-        """An endpoint's calls that are due, ours for a while; in the order in which things happened."""
+        """An endpoint's calls that are due, ours for a while; those first that have been due the longest."""
         with self.database.write() as connection:
             now = self.database.now(connection)
             due = (
                 select(webhook_calls.c.id)
                 .where(webhook_calls.c.due_at <= now, webhook_calls.c.endpoint == endpoint)
-                .order_by(webhook_calls.c.id)
+                .order_by(webhook_calls.c.due_at, webhook_calls.c.id)
                 .limit(most)
                 .with_for_update(skip_locked=True)
             )

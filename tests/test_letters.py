@@ -142,6 +142,16 @@ class TestTrouble:
         world.clock.forward(timedelta(minutes=5))
         assert room.send_due() == 1
 
+    def test_so_is_a_reminder(self, world: World, room: PostRoom) -> None:
+        world.audience.sign_up(asking(remind_after=DAY))
+        room.send_due()
+        world.clock.forward(DAY)
+        world.channel.script[ADDRESS] = [Unavailable(text="greylisted", code="450")]
+        assert room.send_due() == 0
+        world.clock.forward(timedelta(minutes=5))
+        assert room.send_due() == 1
+        assert states(world) == [("confirm", "sent"), ("remind", "sent")]
+
     def test_a_lost_answer_is_tried_again(self, world: World, room: PostRoom) -> None:
         world.channel.script[ADDRESS] = [Unconfirmed(text="connection lost")]
         world.audience.sign_up(asking())

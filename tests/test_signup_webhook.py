@@ -349,13 +349,15 @@ class TestRefusing:
         distributor = build(settings)
         prepare(distributor)
         with serving(distributor) as site:
-            taken = [call(site).status_code for _ in range(5)]
+            taken = [call(site, number=f"msg_{number}").status_code for number in range(5)]
             before = row_counts(distributor.database)
             response = call(site)
+            repeated = call(site, number="msg_1")
             after = row_counts(distributor.database)
         assert taken == [202] * 5
         assert (response.status_code, problem(response)["type"]) == (429, "/docs#too-often")
         assert 0 < int(response.headers["Retry-After"]) <= 86400
+        assert (repeated.status_code, repeated.json()) == (202, ASKED)  # no sign-up, but one that was
         assert after == before
 
     def test_an_address_that_lives_for_a_day(self, site: Served) -> None:

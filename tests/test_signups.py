@@ -7,12 +7,24 @@ from typing import Any
 
 import pytest
 from fakes import BOTH, World, make_world, migrated_database
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, insert, literal, select
 
-from distributor.audience import Answer, Received, SignUp, Subscription, Visit
-from distributor.db import Database
+from distributor.audience import Answer, NewSubscriber, Received, SignUp, Subscription, Visit, signups
+from distributor.db import Database, copy_rows
+from distributor.errors import RequestRefused
 from distributor.model import ConsentKind, ConsentText, Letter, SubscriptionState, SuppressionReason
-from distributor.tables import consent_texts, consents, events, inbox, letters, subscribers, subscriptions
+from distributor.tables import (
+    Utc,
+    consent_texts,
+    consents,
+    events,
+    inbox,
+    letters,
+    subscribers,
+    subscription_attributes,
+    subscription_tags,
+    subscriptions,
+)
 
 ADDRESS = "reader@readers.example"
 WORDS = ConsentText(version="0123456789abcdef", language="en", text="I agree.")
@@ -224,6 +236,15 @@ class TestConfirming:
         assert world.audience.confirm(token, VISIT) == []
         assert state(world) is SubscriptionState.UNSUBSCRIBED
 
+    def test_begins_what_was_shown_and_nothing_else(self, world: World) -> None:
+        world.audience.sign_up(asking(ADDRESS, "daily", "weekly"))
+        token = link(world)
+        assert world.audience.confirm(token, VISIT, newsletters=["daily"])
+        assert (state(world), state(world, "weekly")) == (
+            SubscriptionState.ACTIVE,
+            SubscriptionState.PENDING,
+        )
+
 
 class TestVouching:
     def test_begins_at_once_and_says_who_said_so(self, world: World) -> None:
@@ -258,6 +279,28 @@ class TestVouching:
         assert rows(world, inbox) == []
 
 
+class TestAddingByHand:
+    """The operator vouches: what waits begins, and the evidence says who said so."""
+
+    def test_whoever_has_not_confirmed_is_begun(self, world: World) -> None:
+        world.audience.sign_up(asking())
+        new = NewSubscriber(channel="email", address=ADDRESS, source="fair 2026")
+        assert world.audience.add("daily", new).state is SubscriptionState.ACTIVE
+        assert world.audience.count("daily", "email") == 1
+        last = rows(world, consents)[-1]
+        assert (last["kind"], last["source"]) == (ConsentKind.ASSERTED, "fair 2026")
+
+    def test_whoever_came_back_has_evidence_of_it(self, world: World) -> None:
+        world.audience.unsubscribe(confirmed(world).token, "link")
+        new = NewSubscriber(channel="email", address=ADDRESS, source="by telephone")
+        world.audience.add("daily", new, resubscribe=True)
+        assert [row["kind"] for row in rows(world, consents)][-2:] == [
+            ConsentKind.WITHDRAWN,
+            ConsentKind.ASSERTED,
+        ]
+        assert [row["kind"] for row in rows(world, events)][-1] == "subscribed"
+
+
 class TestReminding:
     def test_is_written_down_with_the_confirmation(self, world: World) -> None:
         world.audience.sign_up(asking(remind_after=DAY))
@@ -285,8 +328,63 @@ class TestReminding:
         assert world.audience.sign_up(asking()) is Answer.ASKED
         assert world.audience.open_confirmation(subscriber(world), asked_at, reminder=True) is None
 
+    def test_tried_once_more_it_is_still_the_same_one(self, world: World) -> None:
+        world.audience.sign_up(asking(remind_after=DAY))
+        asked_at = rows(world, subscribers)[0]["asked_at"]
+        for _ in range(2):
+            world.clock.forward(DAY)
+            assert world.audience.open_confirmation(subscriber(world), asked_at, reminder=True)
+
 
 class TestForgetting:
+    def test_whoever_was_asked_again_has_a_month_from_then(self, world: World) -> None:
+        world.audience.sign_up(asking())
+        world.clock.forward(29 * DAY)
+        assert world.audience.sign_up(asking()) is Answer.ASKED
+        token = link(world)
+        world.clock.forward(2 * DAY)
+        assert world.audience.forget_pending() == 0
+        assert world.audience.confirm(token, VISIT)
+
+    def test_nothing_is_left_that_the_next_one_would_inherit(self, world: World) -> None:
+        """SQLite gives a number again once its row is gone."""
+        world.audience.sign_up(asking(tags=("beta",), attributes={"city": "Kunming"}))
+        world.clock.forward(31 * DAY)
+        assert world.audience.forget_pending() == 1
+        assert rows(world, subscription_tags) == rows(world, subscription_attributes) == []
+
+    def test_more_than_a_statement_may_name(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(signups, "WINDOW", 30_000)
+        with world.database.write() as connection:
+            now = world.database.now(connection)
+            old = {
+                "channel": "email",
+                "domain": "many.example",
+                "name": "",
+                "language": "en",
+                "created_at": now,
+            }
+            people = [{"address": f"{n}@many.example", **old} for n in range(70_000)]
+            copy_rows(
+                world.database,
+                subscribers,
+                tuple(people[0]),
+                [tuple(row.values()) for row in people],
+                connection,
+            )
+            wanted = select(
+                subscribers.c.id,
+                literal("daily"),
+                literal(SubscriptionState.PENDING),
+                subscribers.c.address,
+                literal("form"),
+                literal(now, Utc()),
+            )
+            names = ["subscriber_id", "newsletter", "state", "token", "source", "consent_at"]
+            connection.execute(insert(subscriptions).from_select(names, wanted))
+        world.clock.forward(31 * DAY)
+        assert world.audience.forget_pending() == 70_000
+
     def test_who_never_confirmed_is_gone_after_a_month(self, world: World) -> None:
         world.audience.sign_up(asking())
         link(world)
@@ -314,6 +412,17 @@ class TestForgetting:
         assert world.audience.confirm(link(world), VISIT)
         assert world.audience.count("daily", "email") == 1
 
+    def test_of_who_was_erased_the_stronger_reason_stands_too(self, world: World) -> None:
+        from distributor.audience import fingerprint  # noqa: PLC0415 - as above
+
+        with world.database.read() as connection:
+            erased = fingerprint(world.audience.key(connection), "email", ADDRESS)
+        world.audience.suppress("email", erased, SuppressionReason.ERASED)
+        for reason in ("bounced", "complained", "manual"):
+            world.audience.suppress("email", ADDRESS, SuppressionReason(reason))
+        with pytest.raises(RequestRefused, match="complained"):
+            world.audience.unsuppress("email", ADDRESS)
+
 
 class TestPreferences:
     def test_choosing_begins_and_ends(self, world: World) -> None:
@@ -328,6 +437,23 @@ class TestPreferences:
             ConsentKind.CONFIRMED,
             ConsentKind.WITHDRAWN,
         ]
+
+    def test_a_button_pressed_twice_counts_once(self, world: World) -> None:
+        found = confirmed(world)
+        wanted = {(found.subscriber_id, "weekly"): True}
+        with ThreadPoolExecutor(8) as pool:
+            pressed = [
+                pool.submit(world.audience.choose, found.token, wanted, None, VISIT) for _ in range(24)
+            ]
+            assert all(one.result() for one in pressed)
+        begun = [row for row in rows(world, consents) if row["newsletter"] == "weekly"]
+        assert len(begun) == 1
+        world.audience.unsubscribe(found.token, "link")
+        with ThreadPoolExecutor(8) as pool:
+            back = [pool.submit(world.audience.resubscribe, found.token, VISIT) for _ in range(24)]
+            assert all(one.result() for one in back)
+        came_back = [row for row in rows(world, consents) if row["newsletter"] == "daily"]
+        assert [row["kind"] for row in came_back] == ["asked", "confirmed", "withdrawn", "confirmed"]
 
     def test_only_ones_own_places_count(self, world: World) -> None:
         found = confirmed(world)

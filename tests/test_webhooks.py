@@ -13,16 +13,20 @@ import httpx
 import pytest
 from fakes import BOTH, QUICK, make_world, migrated_database
 from pydantic import SecretStr
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
 from standardwebhooks import Webhook, WebhookVerificationError
+from test_runner import until
 from test_signups import ADDRESS, VISIT, asking, link
 
 from distributor.audience import Audience
 from distributor.db import Database
-from distributor.dispatch import Caller, Policy
+from distributor.dispatch import Caller, Policy, calling
 from distributor.errors import Kind, Rejected, Unconfirmed
 from distributor.ledger import Ledger
 from distributor.model import DeliveryState
 from distributor.settings import Endpoint
+from distributor.tables import suppressions
 from distributor.webhooks import LEASE, Webhooks
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -261,6 +265,51 @@ def listening(answer: Callable[[bytes], int]) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_an_endpoint_that_hangs_or_never_ends_its_answer_keeps_nobody_waiting(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calling, "PATIENCE", 0.2)
+    over = threading.Event()
+    with listening(lambda _body: 204 if over.wait(20) else 500) as hangs, listening(lambda _body: 204) as url:
+        office = Office(database, endpoint("hangs", hangs), endpoint("quick", url))
+        caller = Caller(webhooks=office.webhooks)
+        for number in range(3):
+            office.webhooks.tell("issue.finished", f"finished:{number}", "daily", {"issue": number})
+            caller.send_due()
+            until(lambda: {call.state for call in office.webhooks.listing(endpoint="quick")} == {"sent"})
+        waiting = [call.state for call in office.webhooks.listing(endpoint="hangs")]
+        over.set()
+        until(lambda: "sending" not in {state for _kind, state in office.states()})
+    assert "sending" in waiting
+    assert "sent" not in waiting
+
+
+def test_of_an_answer_without_end_a_little_is_read(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+    read: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        for number in range(1000):
+            read.append(number)
+            yield b"nobody@readers.example " * 100
+
+    a_reader(office)
+    office.answers = [httpx.Response(500, content=endless())]
+    office.caller.send_due()
+    assert len(read) < 20
+    [call] = office.webhooks.listing()
+    assert call.text.startswith("nobody@readers.example")
+    assert len(call.text) <= 200
+    assert "nobody@" not in caplog.text  # what an endpoint repeats is in no log
+
+
+def test_an_error_of_the_database_names_nobody(database: Database) -> None:
+    row = {"channel": "email", "reason": "manual", "note": ""}
+    with pytest.raises(IntegrityError) as refused, database.write() as connection:
+        connection.execute(insert(suppressions), {"address": ADDRESS, "created_at": None, **row})
+    said = str(refused.value).partition("DETAIL")[0]  # what PostgreSQL adds is its own (log_error_verbosity)
+    assert ADDRESS not in said
 
 
 def test_over_a_real_connection_two_callers_tell_each_thing_once(database: Database) -> None:

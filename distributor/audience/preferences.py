@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
 
 from distributor.audience.signups import SignUps
 from distributor.audience.store import subscription_of, subscription_query
@@ -57,6 +57,7 @@ class Choices(SignUps):
             found = self._of_token(connection, token)
             if found is None:
                 return None
+            self._lock_places(connection, found)
             before = self._preferences(connection, found)
             usable = {place.subscriber_id for place in before.places if not place.suppressed}
             for (subscriber, newsletter), want in wanted.items():
@@ -95,12 +96,22 @@ class Choices(SignUps):
             now = self.database.now(connection)
             return self._link(connection, purpose, found.subscriber_id, found.newsletter, now, lasts)
 
-    def _preferences(self, connection: Connection, of: Subscription) -> Preferences:
+    def _lock_places(self, connection: Connection, of: Subscription) -> None:
+        """So that what one reader presses twice is done once, and not at the same time as a sign-up of theirs."""
+        if not self.database.sqlite:
+            rows = select(subscribers.c.id).where(self._is_place(connection, of))
+            connection.execute(rows.order_by(subscribers.c.id).with_for_update()).all()
+
+    def _is_place(self, connection: Connection, of: Subscription) -> ColumnElement[bool]:
+        """Whether a subscriber is the same reader as that one."""
         root = select(subscribers.c.linked_to).where(subscribers.c.id == of.subscriber_id)
         first = connection.execute(root).scalar_one() or of.subscriber_id
+        return or_(subscribers.c.id == first, subscribers.c.linked_to == first)
+
+    def _preferences(self, connection: Connection, of: Subscription) -> Preferences:
         places = connection.execute(
             select(subscribers)
-            .where(or_(subscribers.c.id == first, subscribers.c.linked_to == first))
+            .where(self._is_place(connection, of))
             .order_by(subscribers.c.id != of.subscriber_id, subscribers.c.id)
         ).all()
         numbers = [place.id for place in places]

@@ -5,22 +5,23 @@ One confirmation a day and address, whatever the number of forms, newsletters an
 them changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from distributor.audience.addresses import domain_of, fingerprint
 from distributor.audience.store import Store, hashed, new_token, subscription_of, subscription_query
 from distributor.audience.values import Answer, Asked, Received, SignUp, Subscription, Visit
-from distributor.db import insert_ignore, insert_new, one_or_many
+from distributor.db import among, insert_ignore, insert_new, one_or_many
 from distributor.model import ConsentKind, Letter, LinkPurpose, SubscriptionState, SuppressionReason
 from distributor.tables import (
     consents,
     inbox,
     letters,
     links,
+    old_links,
     subscribers,
     subscription_attributes,
     subscription_tags,
@@ -30,6 +31,8 @@ from distributor.tables import (
 
 #: Between two confirmation mails to one address (facts: one a day; peers were used to bomb mailboxes).
 CONFIRM_EVERY = timedelta(days=1)
+#: Subscribers that are forgotten in one transaction.
+WINDOW = 5000
 #: How long a confirmation may be used, and how long one who did not confirm is kept.
 CONFIRM_WITHIN = timedelta(days=30)
 
@@ -83,8 +86,18 @@ class SignUps(Store):
         with self.database.read() as connection:
             return self._asked(connection, token, self.database.now(connection))
 
-    def confirm(self, token: str, visit: Visit, *, welcome: bool = True) -> Sequence[Subscription] | None:
-        """Begins what the link waits for; again and again is harmless. Returns all active ones; None as `asked` does."""
+    def confirm(
+        self,
+        token: str,
+        visit: Visit,
+        *,
+        newsletters: Collection[str] | None = None,
+        welcome: bool = True,
+    ) -> Sequence[Subscription] | None:
+        """Begins what the link waits for; again and again is harmless. Returns all active ones; None as `asked` does.
+
+        `newsletters`: those that its reader was shown; what somebody asked for since goes on waiting. None: all.
+        """
         with self.database.write() as connection:
             now = self.database.now(connection)
             asked = self._asked(connection, token, now, lock=True)
@@ -92,7 +105,7 @@ class SignUps(Store):
                 return None
             self._lift_erasure(connection, asked.address)
             found = self._states(connection, asked.subscriber_id)
-            begun = [found[name] for name in asked.waiting]
+            begun = [found[name] for name in asked.waiting if newsletters is None or name in newsletters]
             if begun:
                 self._activate(connection, begun, ConsentKind.CONFIRMED, visit, now)
             if begun and welcome:
@@ -116,25 +129,60 @@ class SignUps(Store):
             return self._link(connection, LinkPurpose.CONFIRM, subscriber, None, now, CONFIRM_WITHIN)
 
     def forget_pending(self, age: timedelta = CONFIRM_WITHIN) -> int:
-        """Removes those who have not confirmed for so long, with everything that was noted about them."""
-        with self.database.write() as connection:
+        """Removes those who have not confirmed for so long since they were last asked, with what was noted about them."""
+        with self.database.read() as connection:
             limit = self.database.now(connection) - age
-            ended = connection.execute(
-                delete(subscriptions)
-                .where(subscriptions.c.state == SubscriptionState.PENDING, subscriptions.c.consent_at < limit)
-                .returning(subscriptions.c.subscriber_id)
-            ).scalars()
-            alone = [number for number in set(ended) if not self._states(connection, number)]
-            for table in (consents, links, letters):
-                connection.execute(delete(table).where(table.c.subscriber_id.in_(alone)))
-            connection.execute(delete(subscribers).where(subscribers.c.id.in_(alone)))
+            waiting = (
+                select(subscriptions.c.subscriber_id)
+                .join(subscribers, subscribers.c.id == subscriptions.c.subscriber_id)
+                .where(*_given_up(limit))
+                .distinct()
+            )
+            numbers = list(connection.execute(waiting).scalars())
+        gone = 0
+        for start in range(0, len(numbers), WINDOW):
+            some = numbers[start : start + WINDOW]
+            with self.database.write() as connection:
+                gone += self._forget_some(connection, some, limit)
+        with self.database.write() as connection:
             connection.execute(delete(links).where(links.c.expires_at < limit))
+        return gone
+
+    def _forget_some(self, connection: Connection, numbers: Sequence[int], limit: datetime) -> int:
+        """Of these subscribers, ends the waiting of those who are asked no more; returns how many are gone with it."""
+        locked = select(subscribers.c.id).where(among(self.database, subscribers.c.id, numbers))
+        if not self.database.sqlite:
+            locked = locked.order_by(subscribers.c.id).with_for_update()
+        connection.execute(locked).all()
+        over = (
+            select(subscriptions.c.id, subscriptions.c.subscriber_id)
+            .join(subscribers, subscribers.c.id == subscriptions.c.subscriber_id)
+            .where(among(self.database, subscribers.c.id, numbers), *_given_up(limit))
+        )
+        found = connection.execute(over).all()
+        ended = [row.id for row in found]
+        for table in (subscription_tags, subscription_attributes, old_links):
+            connection.execute(delete(table).where(among(self.database, table.c.subscription_id, ended)))
+        connection.execute(delete(subscriptions).where(among(self.database, subscriptions.c.id, ended)))
+        others = select(subscriptions.c.subscriber_id).where(
+            among(self.database, subscriptions.c.subscriber_id, numbers)
+        )
+        alone = list({row.subscriber_id for row in found} - set(connection.execute(others).scalars()))
+        for table in (consents, links, letters):
+            connection.execute(delete(table).where(among(self.database, table.c.subscriber_id, alone)))
+        connection.execute(delete(subscribers).where(among(self.database, subscribers.c.id, alone)))
         return len(alone)
 
     def receive(self, received: Received) -> Answer | None:
         """None the first time; else whether it is the same again, or another one under the same id."""
         with self.database.write() as connection:
             return self._known(connection, received, self.database.now(connection))
+
+    def has_received(self, received: Received) -> bool:
+        """Whether something came under this id before; a look alone."""
+        query = select(inbox.c.key).where(inbox.c.source == received.source, inbox.c.key == received.key)
+        with self.database.read() as connection:
+            return connection.execute(query).first() is not None
 
     def forget_received(self, age: timedelta) -> None:
         """Retention: an id is of use as long as its message would still be accepted."""
@@ -266,15 +314,20 @@ class SignUps(Store):
         return connection.execute(query).first() is not None
 
     def _may_remind(self, connection: Connection, subscriber: int, asked_at: datetime, now: datetime) -> bool:
-        """A reminder counts as the day's mail."""
-        return (
-            connection.execute(
-                update(subscribers)
-                .where(subscribers.c.id == subscriber, subscribers.c.asked_at <= asked_at)
-                .values(asked_at=now)
-            ).rowcount
-            > 0
+        """A reminder counts as the day's mail; tried once more, it is still the same one."""
+        query = select(subscribers.c.id).where(subscribers.c.id == subscriber)
+        if not self.database.sqlite:
+            query = query.with_for_update()  # whoever asks again at this moment goes first, or waits
+        connection.execute(query).all()
+        again = select(letters.c.id).where(
+            letters.c.subscriber_id == subscriber,
+            letters.c.kind == Letter.CONFIRM,
+            letters.c.created_at > asked_at,
         )
+        if connection.execute(again).first():
+            return False
+        connection.execute(update(subscribers).where(subscribers.c.id == subscriber).values(asked_at=now))
+        return True
 
     def _asked(
         self, connection: Connection, token: str, now: datetime, *, lock: bool = False
@@ -327,6 +380,15 @@ class SignUps(Store):
             "source": source,
             "consent_at": now,
         }
+
+
+def _given_up(limit: datetime) -> Sequence[Any]:
+    """Of subscriptions and their subscribers: pending, and nobody was asked since."""
+    return (
+        subscriptions.c.state == SubscriptionState.PENDING,
+        subscriptions.c.consent_at < limit,
+        or_(subscribers.c.asked_at.is_(None), subscribers.c.asked_at < limit),
+    )
 
 
 def _asked_since(left: Subscription) -> Any:

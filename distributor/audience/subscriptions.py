@@ -12,7 +12,7 @@ from distributor.audience.store import Store, subscription_of, subscription_quer
 from distributor.audience.values import NewSubscriber, Subscription, Visit
 from distributor.errors import RequestRefused
 from distributor.model import ConsentKind, EventKind, Letter, SubscriptionState
-from distributor.tables import events, subscribers
+from distributor.tables import events, subscribers, subscriptions
 
 
 class Subscriptions(Store):
@@ -27,13 +27,16 @@ class Subscriptions(Store):
                 raise RequestRefused(f"{address} is suppressed ({reason}); nothing may be sent there")
             self._insert(connection, newsletter, [(new, address)], now)
             found = self._one(connection, newsletter, new.channel, address)
-            if found.state is SubscriptionState.UNSUBSCRIBED:
-                if not resubscribe:
-                    raise RequestRefused(
-                        f"{address} unsubscribed on {found.ended_at:%Y-%m-%d}; "
-                        "if the reader asked to come back, add --resubscribe"
-                    )
+            if found.state is SubscriptionState.UNSUBSCRIBED and not resubscribe:
+                raise RequestRefused(
+                    f"{address} unsubscribed on {found.ended_at:%Y-%m-%d}; "
+                    "if the reader asked to come back, add --resubscribe"
+                )
+            if found.state is not SubscriptionState.ACTIVE:
                 self._reactivate(connection, found, new, now)
+                evidence = [(found.subscriber_id, newsletter)]
+                self._consent(connection, ConsentKind.ASSERTED, evidence, Visit(source=new.source), now)
+                self._record(connection, EventKind.SUBSCRIBED, found, now, new.source)
         with self.database.read() as connection:
             return self._one(connection, newsletter, new.channel, address)
 
@@ -83,6 +86,9 @@ class Subscriptions(Store):
         """The reader comes back by a link from a mail of ours, which proves the address. None: unknown, or suppressed."""
         with self.database.write() as connection:
             now = self.database.now(connection)
+            if not self.database.sqlite:  # a button that is pressed twice begins it once
+                row = select(subscriptions.c.id).where(subscriptions.c.token == token)
+                connection.execute(row.with_for_update()).all()
             found = self._of_token(connection, token)
             if found is None or found.suppressed:
                 return None

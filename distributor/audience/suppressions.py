@@ -34,8 +34,8 @@ class Suppressions(Store):
             if kept == address:
                 self.suppress_within(connection, channel, address, reason, note)
                 return
-            erased = suppressions.c.reason == SuppressionReason.ERASED
-            connection.execute(update(suppressions).where(*_of(channel, kept), erased).values(reason=reason))
+            weaker = suppressions.c.reason.in_([SuppressionReason.ERASED, *WEAKER.get(reason, ())])
+            connection.execute(update(suppressions).where(*_of(channel, kept), weaker).values(reason=reason))
 
     def suppress_within(
         self, connection: Connection, channel: str, address: str, reason: SuppressionReason, note: str

@@ -1,6 +1,6 @@
 """How readers come: the story behind the form, the sign-up webhook and the bot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jinja2 import Environment
@@ -48,9 +48,11 @@ class Reception:
         asked = self._understood(request)
         return self.audience.sign_up(asked, welcome=self.settings.welcome)
 
-    def confirm(self, token: str, visit: Visit) -> Sequence[Subscription] | None:
-        """The reader confirms. None for a link that leads nowhere (any more)."""
-        return self.audience.confirm(token, visit, welcome=self.settings.welcome)
+    def confirm(
+        self, token: str, visit: Visit, newsletters: Collection[str]
+    ) -> Sequence[Subscription] | None:
+        """The reader confirms the newsletters that they were shown. None for a link that leads nowhere (any more)."""
+        return self.audience.confirm(token, visit, newsletters=newsletters, welcome=self.settings.welcome)
 
     def leave(self, token: str, reason: str, ip: str | None = None) -> Subscription | None:
         """Ends a subscription. None for an unknown token."""

@@ -58,7 +58,8 @@ class ConfirmPages:
             if form.one("wording") != wording.version:
                 return self._button(asked, waiting)
             visit = Visit(source="confirmation page", ip=self.client.of(request) or None, wording=wording)
-            if self.distributor.reception.confirm(token, visit) is None:
+            shown = [each.slug for each in waiting]
+            if self.distributor.reception.confirm(token, visit, shown) is None:
                 return self._gone(request)
             asked = self._asked(token)
         return self._confirmed(token, asked) if asked else self._gone(request)

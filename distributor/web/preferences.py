@@ -6,13 +6,12 @@ masked, never an IP, and nothing on it is lost that its reader could not set rig
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 
-from distributor.audience import Evidence, Place, Preferences, Subscription, Visit, masked
+from distributor.audience import CONNECT_WITHIN, Evidence, Place, Preferences, Subscription, Visit, masked
 from distributor.bootstrap import Distributor
 from distributor.dispatch import takes_subscribers
 from distributor.model import ConsentText, LinkPurpose
@@ -23,8 +22,6 @@ from distributor.web.pages import Pages
 from distributor.web.visiting import LOOKING, TOKEN, SentForm
 from distributor.web.words import WORDS
 
-#: How long a chat may be connected with a link of the page.
-CONNECT_WITHIN = timedelta(hours=1)
 SOURCE = "preferences page"
 
 #: A subscription, whether it exists or not: (subscriber's number, newsletter).

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from distributor.abuse import Outcome, SignupAttempt
+from distributor.abuse import Outcome, SignupAttempt, Verdict
 from distributor.audience import Answer, Received, masked
 from distributor.bootstrap import Distributor
 from distributor.dispatch.subscribing import Reception
@@ -203,7 +203,7 @@ class SignupCalls:
         """What a mailbox may get in a day holds whoever asks. Raises Problem."""
         attempt = SignupAttempt(ip="", address=wish.address, newsletter=wish.newsletters[0], signed=True)
         verdict = self.guard.judge(attempt)
-        if verdict.allowed:
+        if verdict.allowed or self._is_repeated(wish, verdict):
             return
         log.warning("signup_refused source=%s id=%s why=%s", signed.source, signed.id, verdict.reason)
         if verdict.outcome is Outcome.LIMITED:
@@ -213,6 +213,12 @@ class SignupCalls:
             )
         wrong = Wrong("#/email", "addresses of this domain live for a day; another one is needed")
         raise Problem("wrong-fields", "nothing was done; `errors` says what to mend", [wrong])
+
+    def _is_repeated(self, wish: Wish, verdict: Verdict) -> bool:
+        """Whether one that is too many is no sign-up but a call that came before: it is answered as it was then."""
+        if verdict.outcome is not Outcome.LIMITED or wish.received is None:
+            return False
+        return self.reception.audience.has_received(wish.received)
 
 
 async def _body(request: Request) -> bytes:

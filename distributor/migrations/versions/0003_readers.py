@@ -160,7 +160,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_calls")),
         sa.UniqueConstraint("endpoint", "event_id", name=op.f("uq_webhook_calls_endpoint_event_id")),
     )
-    op.create_index("ix_webhook_calls_due_at", "webhook_calls", ["due_at"])
+    op.create_index("ix_webhook_calls_endpoint_due_at", "webhook_calls", ["endpoint", "due_at"])
     op.create_table(
         "installation",
         sa.Column("name", sa.Text(), nullable=False),
