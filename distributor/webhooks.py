@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy import Connection, and_, delete, select, update
 
 from distributor.db import Database, insert_ignore
 from distributor.model import DeliveryState
@@ -20,6 +20,8 @@ from distributor.tables import webhook_calls
 #: How long one process keeps the calls that it took.
 LEASE = timedelta(minutes=2)
 BATCH = 100
+#: How old news may be when an endpoint gets it: the last try of the schedule in dispatch/calling.py comes before.
+PATIENCE = timedelta(days=3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +158,19 @@ class Webhooks:
             return [_call(row) for row in connection.execute(query)]
 
     def forget(self, age: timedelta) -> None:
-        """Retention; what nobody can take any more, because its endpoint is gone, goes too."""
+        """Retention. What waits for longer than PATIENCE is given up first: an endpoint that is gone gathers no backlog."""
         with self.database.write() as connection:
-            old = webhook_calls.c.created_at < self.database.now(connection) - age
-            over = or_(
-                webhook_calls.c.due_at.is_(None),
-                webhook_calls.c.endpoint.not_in([endpoint.name for endpoint in self.endpoints]),
+            now = self.database.now(connection)
+            late = update(webhook_calls).where(
+                webhook_calls.c.due_at.is_not(None), webhook_calls.c.created_at < now - PATIENCE
             )
-            connection.execute(delete(webhook_calls).where(old, over))
+            given_up = {
+                "state": DeliveryState.FAILED,
+                "due_at": None,
+                "text": "given up: older than three days",
+            }
+            connection.execute(late.values(given_up))
+            connection.execute(delete(webhook_calls).where(webhook_calls.c.created_at < now - age))
 
 
 def _call(row: Any) -> Call:

@@ -235,13 +235,19 @@ class TestCalling:
         assert office.caller.send_due(stop) == 0
         assert office.caller.send_due() == 1
 
-    def test_retention(self, office: Office) -> None:
+    def test_what_waits_too_long_is_given_up_and_all_of_it_goes_in_the_end(self, office: Office) -> None:
         office.world.audience.unsubscribe(a_reader(office), "link")
         office.answers = [httpx.Response(204), httpx.Response(500)]
         office.caller.send_due()
-        office.world.clock.forward(timedelta(days=31))
+        office.world.clock.forward(timedelta(days=4))
         office.webhooks.forget(timedelta(days=30))
-        assert office.states() == [("subscription.unsubscribed", "pending")]
+        assert office.states() == [
+            ("subscription.subscribed", "sent"),
+            ("subscription.unsubscribed", "failed"),
+        ]
+        office.world.clock.forward(timedelta(days=27))
+        office.webhooks.forget(timedelta(days=30))
+        assert office.states() == []
 
 
 @contextmanager
