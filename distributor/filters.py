@@ -29,7 +29,8 @@ CONDITIONS = {
     "domain": "domain:qq.com",
     "attr.": "attr.city:北京",
 }
-_WORDS = ("and", "or", "not")
+#: Days of `since`: at the ends of the calendar there is no midnight in every zone.
+EARLIEST, LATEST = date(1970, 1, 1), date(9998, 12, 31)
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<parenthesis>[()])
@@ -90,7 +91,7 @@ def parse_filter(text: str) -> Filter:
     """The tree of a filter. Raises FilterError."""
     if len(text) > LONGEST:
         raise FilterError(LONGEST + 1, f"it is longer than {LONGEST} characters")
-    if control := re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text):
+    if control := re.search(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]", text):
         raise FilterError(control.start() + 1, "a control character")
     return _Parser(list(_tokens(text))).whole()
 
@@ -140,9 +141,12 @@ def _condition(name: str, value: str, column: int) -> Condition:
 
 def _day(value: str, column: int) -> date:
     try:
-        return date.fromisoformat(value)
+        found = date.fromisoformat(value)
     except ValueError:
-        raise FilterError(column, f"expected a day such as 2026-01-01; found {value!r}") from None
+        found = None
+    if found is None or not EARLIEST <= found <= LATEST:
+        raise FilterError(column, f"expected a day such as 2026-01-01; found {value!r}")
+    return found
 
 
 def _not_understood(rest: str) -> str:
