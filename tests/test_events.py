@@ -12,7 +12,7 @@ import pytest
 from fakes import BOTH, DAY, World, make_world, migrated_database
 from sqlalchemy import select
 
-from distributor.audience import NewSubscriber, fingerprint
+from distributor.audience import Given, ImportOrder, Line, NewSubscriber, fingerprint
 from distributor.db import Database
 from distributor.dispatch import sweep
 from distributor.errors import RequestRefused, Unavailable, Unconfirmed
@@ -177,6 +177,15 @@ def test_a_complaint_leaves_the_evidence_that_consent_ended(world: World, heard:
     with world.database.read() as connection:
         found = connection.execute(select(consents.c.kind, consents.c.source)).all()
     assert [tuple(row) for row in found] == [("withdrawn", "complained, says ses")]
+
+
+def test_who_left_by_a_mail_of_the_system_before_gets_no_first_mail_here(world: World, heard: Events) -> None:
+    """They moved here today, and begin tomorrow: the system before had mailed them already."""
+    tomorrow = world.clock() + timedelta(days=1)
+    line = Line(2, "moved@readers.example", consent_at=START)
+    world.audience.import_lines(ImportOrder(newsletter="daily", begins_at=tomorrow), [Given([line])])
+    heard.record([event(K.UNSUBSCRIBED, address="moved@readers.example", day=1)])
+    assert subscribed(world)["moved"] == "unsubscribed"
 
 
 def test_who_left_one_newsletter_stays_with_the_others(world: World, heard: Events) -> None:

@@ -121,7 +121,8 @@ class Subscriptions(Store):
     ) -> None:
         """Ends the subscriptions of an address, or the one to a newsletter, within a transaction, with the evidence.
 
-        `began_by` spares what began later: news of an earlier time may come late.
+        `began_by` spares what was agreed to later: news of an earlier time may come late. The first mail is no measure:
+        readers who moved here may get it tomorrow.
         """
         found = subscription_query(newsletter).where(
             subscribers.c.channel == channel, subscribers.c.address == address
@@ -129,7 +130,7 @@ class Subscriptions(Store):
         now = self.database.now(connection)
         for row in connection.execute(found).all():
             one = subscription_of(row)
-            if began_by and one.activated_at and one.activated_at > began_by:
+            if began_by and one.consent_at > began_by:
                 continue
             if self._end(connection, one.token, why, now):
                 evidence = [(one.subscriber_id, one.newsletter)]
