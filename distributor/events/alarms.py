@@ -60,9 +60,11 @@ class Alarms:
         )
 
     def _complaints(self, issue_id: int) -> None:
-        complaints = self.ledger.heard(issue_id).get(EventKind.COMPLAINED, 0)
+        complaints = self.ledger.heard(issue_id, [EventKind.COMPLAINED]).get(EventKind.COMPLAINED, 0)
+        if complaints < COMPLAINTS:
+            return
         sent = sum(self.ledger.tallies(issue_id).values(), Tally()).sent
-        if complaints < COMPLAINTS or complaints < RATE * sent:
+        if complaints < RATE * sent:
             return
         self.tell(
             f"complaints:{issue_id}",

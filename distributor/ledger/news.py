@@ -33,16 +33,16 @@ RECENT = 32
 class News(Tables):
     """Events, read; and unconfirmed deliveries that they settle."""
 
-    def heard(self, issue_id: int) -> Mapping[EventKind, int]:
+    def heard(self, issue_id: int, kinds: Sequence[EventKind] = COUNTED) -> Mapping[EventKind, int]:
         """Of how many deliveries of an issue each kind of news was heard; what was not heard is not there."""
         query = (
             select(events.c.kind, func.count(func.distinct(events.c.seq)))
-            .where(events.c.issue_id == issue_id, events.c.kind.in_(COUNTED))
+            .where(events.c.issue_id == issue_id, events.c.kind.in_(kinds))
             .group_by(events.c.kind)
         )
         with self.database.read() as connection:
             found = {row[0]: row[1] for row in connection.execute(query)}
-        return {kind: found[kind] for kind in COUNTED if kind in found}
+        return {kind: found[kind] for kind in kinds if kind in found}
 
     def events(
         self,

@@ -26,7 +26,7 @@ def upgrade() -> None:
     op.add_column("events", sa.Column("permanence", sa.Text(), nullable=True))
     op.add_column("events", sa.Column("code", sa.Text(), nullable=True))
     op.create_index("ix_events_address_channel", "events", ["address", "channel"])
-    op.create_index("ix_events_issue_id", "events", ["issue_id"])
+    op.create_index("ix_events_issue_id_kind", "events", ["issue_id", "kind"])
     op.create_table(
         "consents",
         sa.Column("id", KEY, nullable=False),
