@@ -146,6 +146,9 @@ chunks = Table(
     Index(None, "issue_id"),
 )
 
+#: In a delivery whose reader is gone, where the subscriber's id was: nobody has it, and a destination has none.
+NOBODY = 0
+
 deliveries = Table(
     "deliveries",
     metadata,
@@ -283,7 +286,7 @@ events = Table(
     Column("code", Text),
     UniqueConstraint("provider", "provider_event_id"),
     Index(None, "address", "channel"),
-    Index(None, "issue_id"),
+    Index(None, "issue_id", "kind"),
 )
 
 ticks = Table(

@@ -1,6 +1,7 @@
 """Readers from a CSV: what is read, what is refused, who comes in and who does not, and out again."""
 
 import codecs
+import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,6 +128,7 @@ class TestReading:
             (b"email\n\xff\xff\xff\x80\n", None, "neither UTF-8 nor GB18030"),
             (b"email\na@readers.example\n\xff\n", "utf-8", "is not utf-8 .*--encoding"),
             (b"email\n", "klingon", "no encoding 'klingon'"),
+            (b"email\n", "base64", "no encoding 'base64'"),
             (b"", None, "is empty"),
             (b"name,mail\n", None, "it has: name, mail.*--map email="),
             (b"ann@readers.example,Ann\nbob@readers.example,Bob\n", None, "line 1 is no header but a reader"),
@@ -137,6 +139,56 @@ class TestReading:
     ) -> None:
         with pytest.raises(RequestRefused, match=said):
             lines_of(tmp_path, data, encoding=encoding)
+
+    @pytest.mark.parametrize(
+        ("row", "tags"),
+        [
+            ('a@readers.example,"red\nblue"', ("red blue",)),
+            ('a@readers.example,"red,\r\nblue"', ("red", "blue")),
+            ("a@readers.example,red;blue", ("red", "blue")),
+        ],
+    )
+    def test_tags_on_several_lines(self, tmp_path: Path, row: str, tags: Sequence[str]) -> None:
+        (found,) = lines_of(tmp_path, f"email,tags\n{row}\n")
+        assert isinstance(found, Line)
+        assert found.tags == tags
+
+    def test_an_address_that_was_guarded_comes_back(self, tmp_path: Path) -> None:
+        data = "email,channel\n'+ann@readers.example,\n'-100123,telegram\no'neil@readers.example,\n"
+        assert addresses(lines_of(tmp_path, data)) == [
+            *("+ann@readers.example", "-100123", "o'neil@readers.example")
+        ]
+
+    def test_channels(self, tmp_path: Path) -> None:
+        data = "email,channel\na@readers.example,Email \n4711,TELEGRAM\nb@readers.example,sms\n"
+        good, chat, bad = lines_of(tmp_path, data)
+        assert isinstance(good, Line)
+        assert isinstance(chat, Line)
+        assert (good.channel, chat.channel) == ("email", "telegram")
+        assert isinstance(bad, Refusal)
+        assert (bad.column, bad.problem) == ("channel", "is none of email, telegram")
+
+    def test_a_time_to_come_is_none(self, tmp_path: Path) -> None:
+        data = "email,consent_at\na@readers.example,9999-12-31T23:59:59-10:00\n"
+        (found,) = lines_of(tmp_path, data)
+        assert isinstance(found, Line)
+        assert found.consent_at is None
+        assert addresses(lines_of(tmp_path, data, Reading())) == [
+            "line 2: says nothing; give it, or say it of all with --consent"
+        ]
+
+    def test_a_scope_is_no_part_of_an_address_of_the_network(self, tmp_path: Path) -> None:
+        (found,) = lines_of(tmp_path, "email,consent_ip\na@readers.example,fe80::1%\x00eth0\n")
+        assert isinstance(found, Line)
+        assert found.ip == "fe80::1"
+
+    def test_a_zip_that_is_packed_in_another_way(self, tmp_path: Path) -> None:
+        path = tmp_path / "readers.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("readers.csv", "email\na@readers.example\n")
+        path.write_bytes(path.read_bytes().replace(b"\x08\x00", b"\x09\x00"))  # deflate64, as of Windows
+        with pytest.raises(RequestRefused, match="packed in a way"):
+            understand("csv", [("", sheets_of(path))], CONSENT)
 
     def test_what_is_not_there(self, tmp_path: Path) -> None:
         for path in (tmp_path / "gone.csv", tmp_path):
@@ -463,6 +515,27 @@ class TestBringing:
         assert report.added == 1
         assert len(rows(world, subscribers)) == 1
 
+    @pytest.mark.parametrize("dry_run", [False, True])
+    def test_of_two_reasons_the_stronger_one_stands(self, world: World, *, dry_run: bool) -> None:
+        """Failures that were counted can be taken back, a complaint cannot."""
+        world.subscribe("ann")
+        with world.database.write() as connection:
+            world.audience.suppress_within(
+                connection, "email", "ann@readers.example", SuppressionReason.UNDELIVERABLE, ""
+            )
+        report = bring(
+            world,
+            line("ann", standing=Standing.COMPLAINED),
+            *(line("bob", standing=one) for one in (Standing.BOUNCED, Standing.COMPLAINED, Standing.BLOCKED)),
+            dry_run=dry_run,
+        )
+        assert report.of(Verdict.KNOWN) == 1
+        assert report.of(Verdict.DUPLICATE) == 2
+        with world.database.write() as connection:
+            world.audience.lift_counted(connection, "email", "ann@readers.example")
+        found = {row.address[:3]: row.reason for row in rows(world, suppressions)}
+        assert found == ({} if dry_run else {"ann": "complained", "bob": "complained"})
+
     def test_telegram(self, world: World) -> None:
         bring(world, Line(2, "4711", channel="telegram"))
         assert world.audience.count("daily", "telegram") == 1
@@ -515,6 +588,32 @@ class TestUndo:
         assert undone.examples == ["ann@readers.example", "eve@readers.example"]
         assert states(world) == {"ann": "unsubscribed"}
         assert {row.address.partition("@")[0] for row in rows(world, subscribers)} == {"ann", "bob"}
+
+    def test_who_comes_next_is_not_taken_for_who_went(self, world: World) -> None:
+        """An issue was frozen meanwhile, and SQLite gives the highest number away again."""
+        report = bring(world, line("ann"))
+        assert report.import_id is not None
+        issue = world.open()
+        world.audience.undo_import(report.import_id)
+        world.subscribe("bob")
+        world.drain()
+        assert world.channel.reached == []
+        assert world.states(issue) == {"ann": "skipped(unsubscribed)"}
+
+    def test_a_reason_that_was_made_stronger(self, world: World) -> None:
+        """Each import answers for what it says, and none for what was heard here."""
+        world.audience.suppress("email", "own@readers.example", SuppressionReason.MANUAL)
+        first = bring(world, line("ann", standing=Standing.BOUNCED))
+        second = bring(world, *(line(who, standing=Standing.COMPLAINED) for who in ("ann", "own")))
+        for report in (first, second):
+            assert report.import_id is not None
+        world.audience.undo_import(first.import_id or 0)
+        assert {row.address[:3]: row.reason for row in rows(world, suppressions)} == {
+            "ann": "complained",
+            "own": "complained",
+        }
+        world.audience.undo_import(second.import_id or 0)
+        assert {row.address[:3] for row in rows(world, suppressions)} == {"own"}
 
     def test_an_unknown_one(self, world: World) -> None:
         with pytest.raises(RequestRefused, match="no import 99"):

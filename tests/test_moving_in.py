@@ -17,6 +17,7 @@ from services import Project
 
 from distributor.audience import Given, ImportOrder, ImportReport, Line, Refusal, Standing, Verdict
 from distributor.audience.importing import Reading, ghost_link, listmonk_link, sheets_of, understand
+from distributor.audience.importing.cells import BadCell
 from distributor.audience.importing.origins import MOST_ATTRIBUTES, _from_json
 from distributor.bootstrap import Distributor, build, prepare
 from distributor.db import Database
@@ -339,6 +340,19 @@ def test_one_link_of_two_lists_ends_both(world: World) -> None:
         line = Line(2, "ann@readers.example", links=(listmonk_link(UUIDS[1]),))
         world.audience.import_lines(ImportOrder(newsletter=newsletter), [Given([line])])
     assert len(world.audience.tokens_of_old_link(listmonk_link(UUIDS[1]))) == 2
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000])
+def test_json_that_is_too_deep_is_a_bad_cell(deep: str) -> None:
+    with pytest.raises(BadCell, match="is no JSON"):
+        _from_json(deep)
+
+
+def test_halves_of_characters_are_left_out() -> None:
+    """JavaScript cuts a text within an emoji, and JSON has what is left."""
+    tags, attributes = _from_json(r'{"tags": ["x\ud83d"], "bio": "tea \ud83d", "list": ["\ud83d"]}')
+    assert tags == ("x",)
+    assert dict(attributes) == {"bio": "tea", "list": '[" "]'}
 
 
 def test_a_million_attributes_are_not_kept() -> None:

@@ -24,6 +24,11 @@ WEAKER: Mapping[SuppressionReason, Sequence[SuppressionReason]] = {
 }
 
 
+def outweighs(reason: SuppressionReason, other: str) -> bool:
+    """Whether a reason takes the place of another one."""
+    return other in WEAKER.get(reason, ())
+
+
 class Suppressions(Store):
     """What nothing may be sent to."""
 

@@ -7,10 +7,7 @@ from sqlalchemy import Connection, func, select, update
 from distributor.ledger.rows import chunk_of
 from distributor.ledger.tables import Tables
 from distributor.model import DeliveryState, IssueState, SkipReason
-from distributor.tables import attempts, chunks, deliveries, issues
-
-#: In an erased delivery, where the subscriber's id was: nobody has it, and a destination has none.
-NOBODY = 0
+from distributor.tables import NOBODY, attempts, chunks, deliveries, issues
 
 
 class Erasing(Tables):

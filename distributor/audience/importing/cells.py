@@ -4,7 +4,7 @@ import csv
 import ipaddress
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from distributor.audience.csv_cells import plain
@@ -14,10 +14,13 @@ LONGEST_NAME, LONGEST_TEXT = 100, 1_000
 MOST_TAGS = 50
 #: Whoever wrote a time before has not written one: Go's and MySQL's zero.
 FIRST_YEAR = 1990
+#: Whoever wrote a time to come has not written one either; clocks differ, and so do zones that nobody named.
+AHEAD = timedelta(days=1)
 #: Go's way, as listmonk has it: 2024-01-15 10:00:00.123456 +0000 UTC.
 _GO = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?) ([+-]\d{4})(?: \S+)?")
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+#: With halves of characters, as JSON may have them: no database takes those.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 #: The words for a standing that files use; of our own export as well.
 STANDINGS = {
@@ -60,7 +63,7 @@ def moment(column: str, value: str, *, zoned: bool = True) -> datetime | None:
         if zoned:
             raise BadCell(column, "names no zone; write 2026-11-24T08:00:00+08:00", value)
         found = found.replace(tzinfo=UTC)
-    return found if found.year >= FIRST_YEAR else None
+    return found if found.year >= FIRST_YEAR and found <= datetime.now(UTC) + AHEAD else None
 
 
 def _other_moment(column: str, value: str) -> datetime:
@@ -84,7 +87,8 @@ def tags(value: str) -> Sequence[str]:
     """Tags between commas or semicolons, quoted or not."""
     if not value:
         return ()
-    return tags_of(next(csv.reader([plain(value).replace(";", ",")], skipinitialspace=True), []))
+    line = _CONTROL.sub(" ", plain(value)).replace(";", ",")
+    return tags_of(next(csv.reader([line], skipinitialspace=True), []))
 
 
 def tags_of(parts: Sequence[str]) -> Sequence[str]:
@@ -106,6 +110,6 @@ def ip(value: str) -> str | None:
     if not value or _IPV4.fullmatch(value):
         return value or None
     try:
-        return str(ipaddress.ip_address(value.strip()))
+        return str(ipaddress.ip_address(value.strip().partition("%")[0]))  # a scope is any text
     except ValueError:
         return None

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from distributor.audience.importing.values import SUPPRESSING, Line, Standing, Verdict
+from distributor.audience.suppressions import outweighs
 from distributor.model import SubscriptionState, SuppressionReason
 
 Key = tuple[str, str]  # channel, address
@@ -29,11 +30,12 @@ class Barred(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A line, what becomes of it, and what was known."""
+    """A line, what becomes of it, and what was known. `stronger`: of two reasons to send nothing, the line has the one that stands."""
 
     line: Line
     verdict: Verdict
     known: Known | None
+    stronger: bool = False
 
 
 def judge_all(
@@ -58,7 +60,10 @@ def judge_all(
                 barred[key] = Barred(SUPPRESSING[line.standing], import_id)
             else:
                 brought[key] = line.standing
-        judged.append(Judged(line, verdict, found))
+        stronger = bars is not None and _is_stronger(line, bars)
+        if bars and stronger:
+            barred[key] = bars._replace(reason=SUPPRESSING[line.standing])
+        judged.append(Judged(line, verdict, found, stronger))
     return judged
 
 
@@ -73,6 +78,10 @@ def judge(line: Line, found: Known | None, barred: Barred | None, import_id: int
     if line.standing is Standing.ACTIVE and barred:
         return Verdict.SUPPRESSED
     return _of_subscription(line, found, import_id) if found and found.state else Verdict.ADDED
+
+
+def _is_stronger(line: Line, bars: Barred) -> bool:
+    return line.standing in SUPPRESSING and outweighs(SUPPRESSING[line.standing], bars.reason)
 
 
 def _of_subscription(line: Line, found: Known, import_id: int) -> Verdict:

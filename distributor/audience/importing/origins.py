@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import ClassVar, NamedTuple
 
 from distributor.audience.addresses import normalise
+from distributor.audience.csv_cells import plain
 from distributor.audience.importing import cells
 from distributor.audience.importing.cells import BadCell
 from distributor.audience.importing.old_links import ghost_link, listmonk_link
@@ -124,7 +125,7 @@ class Origin(ABC):
 def address(channel: str, value: str) -> str:
     """In its one spelling. Raises BadCell."""
     try:
-        return normalise(channel, value)
+        return normalise(channel, plain(value.strip()) if "'" in value[:2] else value)
     except RequestRefused as error:
         problem = str(error).removeprefix(f"{value.strip()!r} ")
         raise BadCell("email", problem if value.strip() else "is empty", value) from None
@@ -268,7 +269,7 @@ def _from_json(written: str) -> tuple[Sequence[str], Sequence[tuple[str, str]]]:
         return (), ()
     try:
         found = json.loads(written)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadCell("attributes", "is no JSON", written) from None
     if not isinstance(found, dict):
         raise BadCell("attributes", "is no JSON object", written)

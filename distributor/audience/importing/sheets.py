@@ -119,6 +119,10 @@ class Sheet:
             raise RequestRefused(f"{self.name}: cannot be read: {error.strerror}") from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise RequestRefused(f"{self.name}: the zip is broken: {error}") from None
+        except NotImplementedError as error:
+            raise RequestRefused(
+                f"{self.name}: is packed in a way that cannot be read ({error}); unpack the zip and import the CSVs"
+            ) from None
 
     def _guessed(self) -> str:
         for name in GUESSES:
@@ -195,7 +199,7 @@ def _member(path: Path, member: zipfile.ZipInfo, encoding: str | None) -> Sheet:
 
 def _check_encoding(encoding: str) -> None:
     try:
-        codecs.lookup(encoding)
+        "".encode(encoding)  # of text: there are others, such as base64
     except LookupError:
         raise RequestRefused(f"there is no encoding {encoding!r}; utf-8, gb18030, utf-16 are usual") from None
 

@@ -11,9 +11,13 @@ from distributor.db import among
 from distributor.errors import RequestRefused
 from distributor.model import ConsentKind, EventKind, SubscriptionState
 from distributor.tables import (
+    NOBODY,
     consents,
+    deliveries,
     events,
     imports,
+    letters,
+    links,
     old_links,
     subscribers,
     subscription_attributes,
@@ -144,7 +148,22 @@ class Undo(Store):
             ~exists().where(subscriptions.c.subscriber_id == subscribers.c.id),
             ~exists().where(consents.c.subscriber_id == subscribers.c.id),
         )
-        connection.execute(alone)
+        gone = connection.execute(alone.returning(subscribers.c.id)).scalars().all()
+        self._let_go(connection, gone, [row.address for row in going])
+
+    def _let_go(self, connection: Connection, gone: Sequence[int], addresses: Sequence[str]) -> None:
+        """Nothing names a subscriber who is gone: SQLite gives the highest number to the next one who comes.
+
+        What waits to be sent is skipped then, since its reader has no subscription.
+        """
+        for table in (links, letters):
+            connection.execute(delete(table).where(among(self.database, table.c.subscriber_id, gone)))
+        if self.database.sqlite:  # where there are several writers, workers have deliveries locked
+            theirs = update(deliveries).where(
+                among(self.database, deliveries.c.address, addresses),
+                among(self.database, deliveries.c.subscriber_id, gone),
+            )
+            connection.execute(theirs.values(subscriber_id=NOBODY))
 
     def _suppressions_of(self, connection: Connection, number: int) -> tuple[Sequence[int], Sequence[str]]:
         """(keys of those that go, the addresses that stay): a bounce or complaint of our own since is a reason by itself."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, insert, select, text, update
+from sqlalchemy import Connection, case, exists, insert, null, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from distributor.audience.addresses import HASHED, domain_of, fingerprint
@@ -234,6 +234,9 @@ class Imports(Store):
         self._suppress_all(
             connection, [one.line for one in added if one.line.standing in SUPPRESSING], order, import_id, now
         )
+        for one in judged:
+            if one.stronger:
+                self._outweigh(connection, one.line, order, import_id)
         # In the order of the index: neighbours share its pages.
         coming = sorted(
             (one for one in added if one.line.standing not in SUPPRESSING), key=lambda one: one.line.address
@@ -253,13 +256,26 @@ class Imports(Store):
                 line.channel,
                 line.address,
                 SUPPRESSING[line.standing].value,
-                f"{order.origin}: {line.says}" + (f", {line.ended_at:%Y-%m-%d}" if line.ended_at else ""),
+                _note(order, line),
                 moment,
                 import_id,
             )
             for line in sorted(lines, key=lambda line: line.address)
         ]
         copy_rows(self.database, suppressions, SUPPRESSION, rows, connection)
+
+    def _outweigh(self, connection: Connection, line: Line, order: ImportOrder, import_id: int) -> None:
+        """A stronger reason for a suppression that is there. What was heard here stays, whatever is taken back."""
+        ours = suppressions.c.import_id.is_(None)
+        connection.execute(
+            update(suppressions)
+            .where(suppressions.c.channel == line.channel, suppressions.c.address == line.address)
+            .values(
+                reason=SUPPRESSING[line.standing],
+                note=_note(order, line),
+                import_id=case((ours, null()), else_=import_id),
+            )
+        )
 
     def _subscribe_all(
         self,
@@ -418,6 +434,10 @@ SUBSCRIPTION = (
 )
 SUPPRESSION = ("channel", "address", "reason", "note", "created_at", "import_id")
 CONSENT = ("subscriber_id", "newsletter", "kind", "at", "source", "ip", "detail", "import_id")
+
+
+def _note(order: ImportOrder, line: Line) -> str:
+    return f"{order.origin}: {line.says}" + (f", {line.ended_at:%Y-%m-%d}" if line.ended_at else "")
 
 
 def _pass(sources: Sequence[Source], *, ending: bool) -> Iterator[Line | Refusal]:
