@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from distributor.audience import Given, ImportOrder, Line, NewSubscriber, fingerprint
 from distributor.db import Database
-from distributor.dispatch import sweep
+from distributor.dispatch import forget, sweep
 from distributor.errors import RequestRefused, Unavailable, Unconfirmed
 from distributor.events import Events
 from distributor.events.counting import Mail, Standing, gives_up
@@ -223,6 +223,18 @@ def test_somebody_who_was_erased_is_not_written_down_again(world: World, heard: 
     world.audience.suppress("email", gone, S.ERASED)
     assert heard.record([event(K.COMPLAINED), delivered()]) == 0
     assert world.ledger.events() == []
+
+
+def test_nor_by_a_bounce_of_what_was_sent_before(world: World, heard: Events) -> None:
+    """It speaks of a delivery, and the words of the other side name the reader."""
+    issue = world.open()
+    world.drain()
+    forget(world.engine, "email", READER)
+    said = event(
+        K.BOUNCED, P.PERMANENT, address="", delivery=DeliveryId(issue.id, 1), detail=f"550 <{READER}>"
+    )
+    assert heard.record([said]) == 0
+    assert READER not in str([one for one in world.ledger.events() if one.kind is K.BOUNCED])
 
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, update
 
+from distributor.audience.addresses import HASHED
 from distributor.audience.store import Store
 from distributor.db import insert_ignore
 from distributor.errors import RequestRefused
@@ -84,8 +85,11 @@ class Suppressions(Store):
         connection.execute(delete(suppressions).where(*_of(channel, address), counted, ours))
 
     def is_erased(self, connection: Connection, channel: str, address: str) -> bool:
-        """Whether this is somebody who asked to be forgotten: nothing more is written down about them."""
-        return self._kept_spelling(connection, channel, address) != address
+        """Whether this is somebody who asked to be forgotten: nothing more is written down about them.
+
+        `address` may be what is left of it: a bounce is about a delivery, and that has no other.
+        """
+        return address.startswith(HASHED) or self._kept_spelling(connection, channel, address) != address
 
     def _record_lifting(self, connection: Connection, channel: str, address: str, reason: str) -> None:
         """Failures are counted anew from here on."""
