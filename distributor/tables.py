@@ -408,6 +408,8 @@ letters = Table(
     Column("text", Text, nullable=False),
     Index(None, "due_at"),
     Index(None, "subscriber_id"),
+    # A bounce may come when its letter is gone: no number is given twice.
+    sqlite_autoincrement=True,
 )
 
 subscription_tags = Table(

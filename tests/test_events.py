@@ -503,6 +503,25 @@ def test_the_bounce_of_a_letter_is_about_its_reader(world: World, heard: Events)
     assert suppressed(world) == {"a": "bounced"}
 
 
+def test_the_bounce_of_a_letter_that_is_gone_is_about_nobody(world: World, heard: Events) -> None:
+    """Its reader was erased, and somebody else signed up: SQLite would give the highest number again."""
+
+    def letter(name: str) -> int:
+        with world.database.write() as connection:
+            of = select(subscribers.c.id).where(subscribers.c.address == world.address(name))
+            reader = connection.execute(of).scalar_one()
+            world.audience._letter(connection, Letter.CONFIRM, reader, "daily", "en", world.clock())
+            mine = select(letters.c.id).where(letters.c.subscriber_id == reader)
+            return int(connection.execute(mine).scalar_one())
+
+    gone = letter("a")
+    forget(world.engine, "email", READER)
+    assert letter("b") != gone
+    told = event(K.BOUNCED, P.PERMANENT, address="", delivery=DeliveryId(0, gone, LETTER_MARK))
+    assert heard.record([told]) == 0
+    assert "b" not in suppressed(world)
+
+
 # ── what is about us ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

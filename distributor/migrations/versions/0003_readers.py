@@ -79,6 +79,7 @@ def upgrade() -> None:
         sa.Column("code", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_letters")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_letters_due_at", "letters", ["due_at"])
     op.create_index("ix_letters_subscriber_id", "letters", ["subscriber_id"])
