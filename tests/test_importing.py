@@ -168,6 +168,19 @@ class TestReading:
         assert isinstance(bad, Refusal)
         assert (bad.column, bad.problem) == ("channel", "is none of email, telegram")
 
+    def test_who_left_is_not_refused_for_a_date(self, tmp_path: Path) -> None:
+        data = (
+            "email,status,consent_at,ended_at\n"
+            "a@readers.example,unsubscribed,2020-01-01,last May\n"
+            "b@readers.example,complained,,2024-05-01 10:00\n"
+            "c@readers.example,active,2020-01-01,\n"
+        )
+        found = lines_of(tmp_path, data)
+        assert addresses(found)[:2] == ["a@readers.example", "b@readers.example"]
+        assert [one.ended_at for one in found if isinstance(one, Line)] == [None, None]
+        assert isinstance(found[2], Refusal)
+        assert found[2].column == "consent_at"
+
     def test_a_time_to_come_is_none(self, tmp_path: Path) -> None:
         data = "email,consent_at\na@readers.example,9999-12-31T23:59:59-10:00\n"
         (found,) = lines_of(tmp_path, data)

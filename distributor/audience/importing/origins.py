@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from operator import itemgetter
 from typing import ClassVar, NamedTuple
 
@@ -17,7 +18,7 @@ from distributor.audience.importing import cells
 from distributor.audience.importing.cells import BadCell
 from distributor.audience.importing.old_links import ghost_link, listmonk_link
 from distributor.audience.importing.sheets import Sheet
-from distributor.audience.importing.values import Line, Refusal, Standing
+from distributor.audience.importing.values import TERMINAL, Line, Refusal, Standing
 from distributor.errors import RequestRefused
 
 #: A column of an attribute in a plain CSV.
@@ -131,6 +132,16 @@ def address(channel: str, value: str) -> str:
         raise BadCell("email", problem if value.strip() else "is empty", value) from None
 
 
+def _moment(column: str, value: str, standing: Standing) -> datetime | None:
+    """A time as evidence. That somebody has left counts all the same when nobody can tell when. Raises BadCell."""
+    try:
+        return cells.moment(column, value)
+    except BadCell:
+        if standing in TERMINAL:
+            return None
+        raise
+
+
 class PlainCsv(Origin):
     """A CSV of one's own: `email`, and if wanted `name`, `status`, `consent_at` and the others of `fields`."""
 
@@ -179,7 +190,7 @@ class PlainCsv(Origin):
             raise BadCell("channel", f"is none of {', '.join(CHANNELS)}", channel)
         says = self.says or barred.strip().lower() or status.strip().lower() or "active"
         standing = cells.standing("status", says) if says != "active" else Standing.ACTIVE
-        agreed = cells.moment("consent_at", at)
+        agreed = _moment("consent_at", at, standing)
         if agreed is None and not self.reading.consent and standing is Standing.ACTIVE:
             raise BadCell("consent_at", "says nothing; give it, or say it of all with --consent", at)
         return Line(
@@ -193,7 +204,7 @@ class PlainCsv(Origin):
             agreed,
             cells.text("consent_source", source, 200) or self.reading.consent,
             cells.ip(ip) if ip else None,
-            cells.moment("ended_at", ended) if ended else None,
+            _moment("ended_at", ended, standing),
             cells.tags(tags) if tags else (),
             self._attributes_of(row) if self._attributes else (),
         )

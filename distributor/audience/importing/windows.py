@@ -234,9 +234,8 @@ class Imports(Store):
         self._suppress_all(
             connection, [one.line for one in added if one.line.standing in SUPPRESSING], order, import_id, now
         )
-        for one in judged:
-            if one.stronger:
-                self._outweigh(connection, one.line, order, import_id)
+        for line in sorted((one.line for one in judged if one.stronger), key=lambda line: line.address):
+            self._outweigh(connection, line, order, import_id)
         # In the order of the index: neighbours share its pages.
         coming = sorted(
             (one for one in added if one.line.standing not in SUPPRESSING), key=lambda one: one.line.address
