@@ -12,6 +12,7 @@ from distributor.providers.request import Malformed
 LONGEST = 300  # characters of a detail
 LONGEST_ADDRESS = 320  # RFC 5321: 64 + @ + 255
 LONGEST_ID = 200
+FIRST_YEAR = 1970
 
 Table = Mapping[str, Any]
 
@@ -80,9 +81,14 @@ def identifier(*parts: object) -> str:
 
 
 def moment(value: object, now: datetime, zone: tzinfo = UTC) -> datetime:
-    """Seconds since 1970, or ISO 8601 (in `zone` when it names none), as UTC and not after now. Raises Malformed."""
+    """Seconds since 1970, or ISO 8601 (in `zone` when it names none), as UTC and not after now. Raises Malformed.
+
+    A time before there were any is one that nobody has written, such as .NET's and Go's zero: then it is now.
+    """
     try:
         found = _moment(value)
+        if found.year < FIRST_YEAR:
+            return now
         aware = found if found.tzinfo else found.replace(tzinfo=zone)
         return min(aware.astimezone(UTC), now)
     except (ValueError, OverflowError, OSError):

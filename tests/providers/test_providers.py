@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from distributor.errors import ConfigError, ServiceDown
 from distributor.model import Event, EventKind, Permanence, SuppressionReason
 from distributor.providers import Forged, Malformed, load_providers
+from distributor.providers.reading import moment
 from distributor.settings import EventsSettings
 
 K, P, S = EventKind, Permanence, SuppressionReason
@@ -411,6 +412,11 @@ def test_what_is_no_address_is_refused(email: object) -> None:
 def test_what_is_no_time_is_refused(when: object) -> None:
     with pytest.raises(Malformed):
         read("tencent", calls.tencent("delivered", {"timestamp": when}))
+
+
+@pytest.mark.parametrize("zero", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+08:00", -62135596800])
+def test_a_time_that_nobody_has_written_is_now(zero: object) -> None:
+    assert moment(zero, AT) == AT
 
 
 def test_a_time_in_the_future_is_now() -> None:
