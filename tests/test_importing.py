@@ -12,7 +12,7 @@ from email_validator import EmailNotValidError, validate_email
 from fakes import BOTH, World, make_world, migrated_database
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from distributor.audience import (
     Export,
@@ -612,6 +612,19 @@ class TestUndo:
         world.drain()
         assert world.channel.reached == []
         assert world.states(issue) == {"ann": "skipped(unsubscribed)"}
+
+    def test_a_mailbox_that_a_chat_is_connected_to_stays(self, world: World) -> None:
+        """Its subscription goes; a person whose chat was connected is still one person."""
+        report = bring(world, line("ann"))
+        world.subscribe("4711", channel="telegram")
+        (ann,) = (row.id for row in rows(world, subscribers) if row.channel == "email")
+        with world.database.write() as connection:
+            connection.execute(
+                update(subscribers).where(subscribers.c.channel == "telegram").values(linked_to=ann)
+            )
+        world.audience.undo_import(report.import_id or 0)
+        assert [one.address for one in world.audience.listing("daily")] == ["4711"]
+        assert {row.id for row in rows(world, subscribers)} >= {ann}
 
     def test_a_reason_that_was_made_stronger(self, world: World) -> None:
         """Each import answers for what it says, and none for what was heard here."""

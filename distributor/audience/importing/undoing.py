@@ -141,10 +141,12 @@ class Undo(Store):
                 among(self.database, consents.c.subscriber_id, readers), consents.c.import_id == number
             )
         )
+        chat = subscribers.alias("chat")
         alone = delete(subscribers).where(
             among(self.database, subscribers.c.id, readers),
             subscribers.c.asked_at.is_(None),
             subscribers.c.linked_to.is_(None),
+            ~exists().where(chat.c.linked_to == subscribers.c.id),
             ~exists().where(subscriptions.c.subscriber_id == subscribers.c.id),
             ~exists().where(consents.c.subscriber_id == subscribers.c.id),
         )
