@@ -1503,3 +1503,10 @@ class TestSignals:
         until(answers)
         process.terminate()
         assert finish(process).status == 0
+
+
+def test_a_number_that_no_row_can_have_is_told(shop: Shop) -> None:
+    for arguments in (("events", "--before", str(2**63)), ("subscribers", "undo-import", str(2**63))):
+        done = shop.run(*arguments)
+        assert done.status == 2
+        assert "Traceback" not in done.err

@@ -24,7 +24,7 @@ from distributor.cli import (
 )
 from distributor.cli.context import default_project
 from distributor.cli.output import complain
-from distributor.errors import DistributorError
+from distributor.errors import DistributorError, RequestRefused
 
 app = typer.Typer(
     name="distributor",
@@ -98,6 +98,8 @@ def main() -> None:
         sys.exit(complain(error))
     except OSError as error:
         sys.exit(complain(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except OverflowError:  # of a database's integers: no row has such a number
+        sys.exit(complain(RequestRefused("a number is too large: nothing here has more than 18 digits")))
     except ImportError as error:  # an optional extra that is not installed
         hint = "; run pip install 'distributor[postgres]'" if error.name == "psycopg" else ""
         sys.exit(complain(f"{error}{hint}"))
