@@ -5,11 +5,6 @@ from jinja2 import Environment
 
 #: Where templates/web/guard.html.j2 has it from.
 SCRIPT = "/assets/proof.js"
-#: For pages with a form: our own scripts from files, and nothing else.
-FORM_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
-)
 
 
 def add_proof_script(app: FastAPI, templates: Environment) -> None:
