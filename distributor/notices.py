@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy import delete, select, update
 
-from distributor.db import Database, insert_ignore
+from distributor.db import Database, insert_ignore, take_due
 from distributor.model import DeliveryState
 from distributor.tables import notices
 
 #: How long one process keeps a notice to itself while it sends it.
 LEASE = timedelta(minutes=4)
+#: Notices taken at once.
+BATCH = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +74,8 @@ class Notices:
 
     def take_due(self) -> Sequence[Notice]:
         """The notices that are due, ours for a while: another process does not get them meanwhile."""
-        with self.database.write() as connection:
-            now = self.database.now(connection)
-            due = (
-                select(notices.c.id)
-                .where(notices.c.state == DeliveryState.PENDING, notices.c.due_at <= now)
-                .order_by(notices.c.id)
-                .limit(20)
-                .with_for_update(skip_locked=True)
-            )
-            rows = connection.execute(
-                update(notices)
-                .where(notices.c.id.in_(due.scalar_subquery()))
-                .values(due_at=now + LEASE)
-                .returning(*notices.c)
-            ).all()
-        return [_notice(row) for row in rows]
+        pending = notices.c.state == DeliveryState.PENDING
+        return [_notice(row) for row in take_due(self.database, notices, pending, lease=LEASE, most=BATCH)]
 
     def settle(self, notice: Notice, error: str | None, wait: timedelta | None) -> None:
         """Sent, or to be tried again after `wait`, or given up when there is no wait."""

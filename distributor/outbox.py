@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
-from distributor.db import Database
+from distributor.db import Database, take_due
 from distributor.model import DeliveryState, Letter, SubscriptionState
 from distributor.tables import letters, subscribers, subscriptions, suppressions
 
@@ -47,18 +47,11 @@ class Outbox:
 
     def take_due(self, most: int = BATCH) -> Sequence[Waiting]:
         """The letters that are due, ours for a while; the oldest first."""
-        with self.database.write() as connection:
-            now = self.database.now(connection)
-            due = select(letters.c.id).where(letters.c.due_at <= now).order_by(letters.c.due_at).limit(most)
-            taken = connection.execute(
-                update(letters)
-                .where(letters.c.id.in_(due.with_for_update(skip_locked=True).scalar_subquery()))
-                .values(state=DeliveryState.SENDING, due_at=now + LEASE)
-                .returning(letters.c.id)
-            )
-            numbers = [row.id for row in taken]
-            rows = connection.execute(_waiting(numbers)).all() if numbers else []
-        return [_from_row(row) for row in rows]
+        taken = take_due(self.database, letters, lease=LEASE, most=most, state=DeliveryState.SENDING)
+        if not taken:
+            return []
+        with self.database.read() as connection:
+            return [_from_row(row) for row in connection.execute(_waiting([row.id for row in taken]))]
 
     def settle(self, letter: Waiting, state: DeliveryState, *, code: str, text: str, relay: str = "") -> None:
         """It is over."""

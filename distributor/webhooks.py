@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, select, update
 
-from distributor.db import Database, insert_ignore
+from distributor.db import Database, insert_ignore, take_due
 from distributor.model import DeliveryState
 from distributor.settings import Endpoint
 from distributor.tables import webhook_calls
@@ -91,22 +91,10 @@ class Webhooks:
 
     def take_due(self, endpoint: str, most: int = BATCH) -> Sequence[Call]:
         """An endpoint's calls that are due, ours for a while; those first that have been due the longest."""
-        with self.database.write() as connection:
-            now = self.database.now(connection)
-            due = (
-                select(webhook_calls.c.id)
-                .where(webhook_calls.c.due_at <= now, webhook_calls.c.endpoint == endpoint)
-                .order_by(webhook_calls.c.due_at, webhook_calls.c.id)
-                .limit(most)
-                .with_for_update(skip_locked=True)
-            )
-            rows = connection.execute(
-                update(webhook_calls)
-                .where(webhook_calls.c.id.in_(due.scalar_subquery()))
-                .values(state=DeliveryState.SENDING, due_at=now + LEASE)
-                .returning(*webhook_calls.c)
-            ).all()
-        return sorted(map(_call, rows), key=lambda call: call.id)
+        its_own = webhook_calls.c.endpoint == endpoint
+        state = DeliveryState.SENDING
+        taken = take_due(self.database, webhook_calls, its_own, lease=LEASE, most=most, state=state)
+        return [_call(row) for row in taken]
 
     def settle(self, call: Call, state: DeliveryState, *, code: str, text: str) -> None:
         with self.database.write() as connection:

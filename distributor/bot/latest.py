@@ -2,14 +2,11 @@
 
 from enum import StrEnum
 
-from distributor.dispatch import Engine, resend
+from distributor.dispatch import Engine, newest_issues, send_copy
 from distributor.errors import RequestRefused
-from distributor.ledger import READER, ResendRequest
-from distributor.model import DeliveryState, Issue, IssueState, ResendScope
+from distributor.model import DeliveryState, Issue
 from distributor.settings.whole import is_loopback
 
-#: Issues that are looked at for the newest one that Telegram gets.
-LOOKED_AT = 5
 UNDER_WAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING})
 
 
@@ -33,27 +30,16 @@ class Latest:
         issue = self._newest(newsletter)
         if issue is None:
             return Where.NOWHERE, ""
-        asked = ResendRequest(
-            scope=ResendScope.MISSING,
-            channel="telegram",
-            address=chat,
-            reason="the reader asked for it: /today",
-            by=READER,
-        )
         try:
-            if resend(self.engine, issue.id, asked):
-                self.engine.wake("telegram")
+            if send_copy(self.engine, issue, "telegram", chat, reason="the reader asked for it: /today"):
                 return Where.COMING, ""
         except RequestRefused:
             return Where.ELSEWHERE, self._address(issue)
         return self._where(issue, chat), self._address(issue)
 
     def _newest(self, newsletter: str) -> Issue | None:
-        found = self.ledger.issues(
-            newsletter, states=[IssueState.SENDING, IssueState.FINISHED], limit=LOOKED_AT
-        )
-        free = (issue for issue in found if not (issue.paused or issue.hold))
-        return next((issue for issue in free if self.ledger.messages(issue.id, "telegram")), None)
+        found = newest_issues(self.engine, newsletter)
+        return next((issue for issue in found if self.ledger.messages(issue.id, "telegram")), None)
 
     def _where(self, issue: Issue, chat: str) -> Where:
         for entry in self.ledger.log(issue.id, channel="telegram", address=chat, limit=1):

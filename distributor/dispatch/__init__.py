@@ -22,7 +22,7 @@ from distributor.dispatch.steering import cancel, pause, refuse_over, resume
 from distributor.dispatch.subscribing import Reception, Request
 from distributor.dispatch.sweeping import Swept, sweep
 from distributor.dispatch.test_send import test_send
-from distributor.dispatch.todays import Today, send_today, todays_issue
+from distributor.dispatch.todays import Today, newest_issues, send_copy, send_today, todays_issue
 
 __all__ = [
     "AudienceHeld",
@@ -45,6 +45,7 @@ __all__ = [
     "guard_audience",
     "inspect",
     "inspect_to_send",
+    "newest_issues",
     "open_issue",
     "pause",
     "placeholder_values",
@@ -57,6 +58,7 @@ __all__ = [
     "resend",
     "resume",
     "segment_of",
+    "send_copy",
     "send_today",
     "sweep",
     "takes_subscribers",

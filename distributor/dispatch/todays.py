@@ -1,5 +1,6 @@
-"""Today's issue for one reader who asks for it: after signing up, or in a chat."""
+"""A copy of an issue for one reader who asks for it: today's after signing up, the newest in a chat (bot/latest.py)."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from distributor.dispatch.engine import Engine
@@ -23,12 +24,30 @@ class Today(StrEnum):
     NONE = "none"  # none has gone out
 
 
+def newest_issues(engine: Engine, newsletter: str) -> Iterator[Issue]:
+    """Those that go out, or have gone, and that nobody has stopped; the newest first."""
+    latest = engine.ledger.issues(newsletter, states=OUT, limit=LATEST)
+    return (issue for issue in latest if not issue.paused and not issue.hold)
+
+
+def send_copy(engine: Engine, issue: Issue, channel: str, address: str, *, reason: str) -> bool:
+    """Sends an issue to one active subscriber who has asked for it; False when they were meant to have it already.
+
+    Raises RequestRefused when nobody can say who has it (retention), or it has been stopped meanwhile.
+    """
+    asked = ResendRequest(
+        scope=ResendScope.MISSING, channel=channel, address=address, reason=reason, by=READER
+    )
+    if not resend(engine, issue.id, asked):
+        return False
+    engine.wake(channel)
+    return True
+
+
 def todays_issue(engine: Engine, newsletter: Newsletter) -> Issue | None:
     """The newest of the newsletter's day that goes out, or has gone."""
     day = engine.ledger.moment().astimezone(newsletter.zone).date()
-    latest = engine.ledger.issues(newsletter.slug, states=OUT, limit=LATEST)
-    going = (issue for issue in latest if not issue.paused and not issue.hold)
-    return next((issue for issue in going if issue.local_date == day), None)
+    return next((issue for issue in newest_issues(engine, newsletter.slug) if issue.local_date == day), None)
 
 
 def send_today(engine: Engine, newsletter: Newsletter, channel: str, address: str, *, reason: str) -> Today:
@@ -36,14 +55,7 @@ def send_today(engine: Engine, newsletter: Newsletter, channel: str, address: st
     issue = todays_issue(engine, newsletter)
     if issue is None:
         return Today.NONE
-    asked = ResendRequest(
-        scope=ResendScope.MISSING, channel=channel, address=address, reason=reason, by=READER
-    )
     try:
-        added = resend(engine, issue.id, asked)
-    except RequestRefused:  # nobody can say who has it (retention), or it has been stopped meanwhile
+        return Today.COMES if send_copy(engine, issue, channel, address, reason=reason) else Today.SENT
+    except RequestRefused:
         return Today.NONE
-    if not added:
-        return Today.SENT
-    engine.wake(channel)
-    return Today.COMES
