@@ -134,6 +134,14 @@ class TestTrouble:
         assert states(world) == [("confirm", "failed")]
         assert world.audience.sign_up(asking()).value == "suppressed"
 
+    def test_a_refusal_does_not_cost_the_connection(self, world: World, room: PostRoom) -> None:
+        for name in ("one@readers.example", "two@readers.example"):
+            world.channel.script[name] = [Rejected(text="no such user", code="550", kind=Kind.MAILBOX)]
+            world.audience.sign_up(asking(name))
+        world.audience.sign_up(asking())
+        assert room.send_due() == 1
+        assert world.channel.opened == 1
+
     def test_a_temporary_refusal_is_tried_again(self, world: World, room: PostRoom) -> None:
         world.channel.script[ADDRESS] = [Unavailable(text="busy", code="450")]
         world.audience.sign_up(asking())

@@ -113,7 +113,6 @@ class PostRoom:
             self.outbox.settle(letter, DeliveryState.SKIPPED, code="", text="asked again meanwhile")
             return False
         except SendError as error:
-            ways.drop(ways.last_tried)
             if isinstance(error, Unavailable) and error.scope in {Scope.CHANNEL, Scope.CREDENTIAL}:
                 log.warning("letters_wait relay=%s %s", ways.last_tried.name, error)
                 raise NoWay(error.retry_after or TROUBLE) from error
