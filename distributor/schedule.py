@@ -373,8 +373,9 @@ def _tell_finished(engine: Engine, alerts: Alerts, key: str, issue: Issue) -> No
     verdict = f"{doubtful} unconfirmed, please look" if doubtful else f"done, {total.sent} sent"
     verdict += f", {total.failed} failed" if total.failed else ""
     verdict += f", {awaiting} awaiting a person" if awaiting else ""
-    new = alerts.tell(key, f"{issue.newsletter} {issue.local_date}: {verdict}", "\n".join(lines))
+    # Before the notice, by which an issue counts as told: after a crash between the two it is told once more, as the same event.
     engine.ledger.webhooks.tell("issue.finished", key, issue.newsletter, _finished(issue, total))
+    new = alerts.tell(key, f"{issue.newsletter} {issue.local_date}: {verdict}", "\n".join(lines))
     if new and total.balanced and not doubtful and (total.sent or awaiting or not total.failed):
         alerts.dead_man()
 

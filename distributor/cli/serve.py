@@ -89,7 +89,7 @@ def beat(context: typer.Context) -> None:
 
 
 def web(context: typer.Context) -> None:
-    """Serve the pages behind the mail's links: unsubscribe, view in browser."""
+    """Serve the pages (sign-up, confirm, preferences, unsubscribe, issues, archive) and what programs call (/docs)."""
     logging.getLogger().setLevel(logging.INFO)
     # uvicorn takes the signals while it runs and raises them again at its end; that is no reason to end badly.
     with distributor_of(context) as distributor, stopping_on_signals(threading.Event()):

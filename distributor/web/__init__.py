@@ -1,4 +1,4 @@
-"""The pages behind the mail's links: leave a newsletter, read an issue in the browser, the site. GET changes nothing."""
+"""The web: pages for readers, where GET changes nothing, and interfaces for programs."""
 
 from distributor.web.app import create_app
 
