@@ -1002,7 +1002,7 @@ class TestWatch:
     @pytest.mark.parametrize("words", [[], ["--json"]], ids=["lines", "json"])
     def test_a_line_each_time_something_changed(self, shop: Shop, words: list[str]) -> None:
         shop.sandbox.faults.add(Fault("email", "*", "slow", value=1))
-        shop.add(*readers(40))
+        shop.add(*readers(120))
         sending = shop.start("send", "--date", DAY, "--wait", "90s")
         until(lambda: len(shop.inbox) >= 1)
         watching = shop.start("status", "--watch", *words)
@@ -1014,12 +1014,12 @@ class TestWatch:
         said = first + done.out
         assert done.status == 0
         if not words:
-            numbers = [int(found) for found in re.findall(r"email: (\d+) of 40 settled", said)]
+            numbers = [int(found) for found in re.findall(r"email: (\d+) of 120 settled", said)]
         else:
             told = [json.loads(line) for line in said.splitlines()]
-            numbers = [40 - facts["channels"]["email"]["open"] for facts in told]
+            numbers = [120 - facts["channels"]["email"]["open"] for facts in told]
             assert told[-1]["state"] in {"sending", "finished"}
-        assert numbers[-1] == 40
+        assert numbers[-1] == 120
         assert numbers == sorted(numbers)
         assert len(set(numbers)) > 1
 
