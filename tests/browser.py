@@ -32,6 +32,8 @@ PATIENCE = 30.0
 STARTS = 3
 #: Where a page that is given as HTML stands. The name leads nowhere (RFC 6761): the harness answers for it.
 SHOWN = "http://shown.test/"
+#: The browser asks for it when it likes, even after a page was left: answered, and held against no page.
+ICON = SHOWN + "favicon.ico"
 LOOPBACK = {"127.0.0.1", "localhost"}
 
 
@@ -441,6 +443,9 @@ class Chrome:
             self.complaints += complaints(str(method), paused)
             return
         url, request = paused["request"]["url"], {"requestId": paused["requestId"]}
+        if url == ICON:
+            self._send("Fetch.fulfillRequest", request | fulfilled("image/x-icon", b""))
+            return
         self.requested.append(url)
         if url == SHOWN and self._html:
             self._send(
