@@ -40,6 +40,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         workers=given.workers,
         concurrency=given.concurrency,
         lanes=given.lanes,
+        connections=given.connections,
         slice=given.slice,
         chunk=given.chunk,
         durable=not given.no_fsync,
@@ -59,10 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipients", type=int, help="instead of the profile's own number")
     parser.add_argument("--size", type=int, default=12_000, help="bytes of a mail on the wire")
     parser.add_argument("--workers", type=int, default=1, help="worker commands")
-    parser.add_argument(
-        "--concurrency", type=int, help="processes of each worker (quick, full, ours: 3; else 2)"
-    )
-    parser.add_argument("--lanes", type=int, help="engine.lanes: connections of each process")
+    parser.add_argument("--concurrency", type=int, help="processes of each worker (2)")
+    parser.add_argument("--lanes", type=int, help="engine.lanes: of each process")
+    parser.add_argument("--connections", type=int, help="engine.connections: of each lane")
     parser.add_argument("--slice", type=int, help="engine.slice")
     parser.add_argument("--chunk", type=int, help="engine.chunk")
     parser.add_argument("--no-fsync", action="store_true", help="PostgreSQL without fsync, for slow disks")

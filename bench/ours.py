@@ -14,8 +14,8 @@ from bench.sink import Counts, Sink
 
 #: PostgreSQL's backends report what they counted at most this late.
 STATISTICS_LAG = 2.0
-#: Processes of a worker, in general and when nothing but two cores limits them.
-CONCURRENCY, NEAR_CONCURRENCY = 2, 3
+#: Processes of a worker.
+CONCURRENCY = 2
 TABLES = "relname LIKE 'deliveries%' OR relname LIKE 'attempts%' OR relname = 'chunks'"
 
 
@@ -26,6 +26,7 @@ class Setup:
     workers: int = 1
     concurrency: int | None = None
     lanes: int | None = None
+    connections: int | None = None
     slice: int | None = None
     chunk: int | None = None
     durable: bool = True
@@ -39,21 +40,27 @@ class Setup:
 
     def system(self, port: int) -> dict[str, Any]:
         """distributor.toml for a relay on this port."""
-        engine = {"lanes": self.lanes, "slice": self.slice, "chunk": self.chunk}
+        engine = {
+            "lanes": self.lanes,
+            "connections": self.connections,
+            "slice": self.slice,
+            "chunk": self.chunk,
+        }
         given = {key: value for key, value in engine.items() if value is not None}
         return merged({"email": {"smtp": {"port": port}}, "engine": given}, self.settings)
 
 
 def near(setup: Setup) -> Setup:
-    """For a relay that answers at once: then connections add nothing, and threads of one process only fight for it.
+    """For a relay that answers at once: one lane a process, since threads of one process only fight for it.
 
     As with the peers, of whose counts of sessions the best one counts; what was asked for stays.
     """
     return replace(
         setup,
-        concurrency=setup.concurrency or NEAR_CONCURRENCY,
         lanes=setup.lanes or 1,
+        connections=setup.connections or 4,
         slice=setup.slice or 200,
+        chunk=setup.chunk or 2000,
     )
 
 

@@ -96,9 +96,10 @@ def latency(plan: Plan) -> Result:
     """A sink 20 and 50 ms away, 50 connections: how much of what round trips allow?"""
     connections, results, rows = 50, {}, []
     setup = plan.setup
-    lanes = setup.lanes or connections // (setup.workers * setup.processes)
-    # A chunk of two turns: larger ones leave fewer lanes at work towards the end.
-    setup = replace(setup, lanes=lanes, chunk=setup.chunk or 60)
+    each = setup.connections or 5
+    lanes = setup.lanes or connections // (setup.workers * setup.processes * each)
+    # Small chunks: larger ones leave fewer lanes at work towards the end.
+    setup = replace(setup, lanes=lanes, connections=each, chunk=setup.chunk or 200)
     for delay, recipients in ((20, 60_000), (50, 30_000)):
         with Sink(delay_ms=delay) as sink:
             found = measure(sink, Audience(plan.recipients or recipients), plan.size, setup)

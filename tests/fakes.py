@@ -59,6 +59,7 @@ class FakeChannel:
     """Accepts everything, except what `script` says: address → its next answers, in order."""
 
     name: str = "email"
+    overlaps: bool = False
     parts: int = 1
     fixed: Sequence[Recipient] = ()
     ways_out: Sequence[Relay] = (Relay(name="fake"),)

@@ -23,7 +23,7 @@ from distributor.channels.email.smtp import SmtpTransport
 from distributor.db import Database
 from distributor.dispatch import lane, sweep
 from distributor.errors import ConfigError
-from distributor.model import Issue, Parcel, Receipt, Recipient
+from distributor.model import Issue, Parcel, Recipient
 from distributor.sandbox.server import Sandbox
 from distributor.settings import EmailSettings, Settings, load_settings
 from distributor.tables import chunks, deliveries
@@ -111,9 +111,9 @@ class Watched(EmailChannel):
         channel = self
 
         class Transport(SmtpTransport):
-            def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:
+            def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
                 channel.before(relay, parcel)
-                return super().send(parcel, then)
+                super().start(parcel, then)
 
         return Transport(chosen)
 

@@ -38,10 +38,29 @@ class Transport(Protocol):
 
 
 @runtime_checkable
+class Overlapping(Transport, Protocol):
+    """A transport whose answer may be read later: meanwhile its lane hands over by others, instead of waiting."""
+
+    def has_answer(self) -> bool:
+        """Whether `finish` would return, or raise, at once."""
+
+    def fileno(self) -> int:
+        """What can be polled for the answer."""
+
+    def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
+        """`send` without its answer, which `finish` reads before anything else is sent. Raises as `send` does."""
+
+    def finish(self) -> Receipt:
+        """The answer to what was started. Raises as `send` does."""
+
+
+@runtime_checkable
 class Channel(Protocol):
     """A medium: how a post looks on it, and how it gets there."""
 
     name: str
+    #: Whether its transports are `Overlapping`: then a lane has several.
+    overlaps: bool
 
     @property
     def relays(self) -> Sequence[Relay]:
@@ -76,6 +95,7 @@ class OneWay:
     """What a channel with one way out, and no recipient domains, has in common with its like."""
 
     name: str
+    overlaps = False
 
     @property
     def relays(self) -> Sequence[Relay]:

@@ -58,7 +58,7 @@ def run(context: typer.Context) -> None:
 def worker(
     context: typer.Context,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Processes; each opens engine.lanes connections a channel.")
+        int, typer.Option(min=1, help="Processes; each opens engine.lanes × engine.connections a channel.")
     ] = 2,
 ) -> None:
     """Run a Celery worker (needs a broker and PostgreSQL). Start as many as you like, on as many hosts."""

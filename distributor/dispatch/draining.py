@@ -2,11 +2,14 @@
 
 import threading
 import time
+from collections.abc import Sequence
 
+from distributor.channels import Channel
 from distributor.dispatch.engine import Engine, Stop
 from distributor.dispatch.hold import Keeper
 from distributor.dispatch.known import KnownIssues
 from distributor.dispatch.lane import Lane
+from distributor.settings import EngineSettings
 
 
 def drain(engine: Engine, channel: str, *, seconds: float, stop: Stop | None = None) -> int:
@@ -21,12 +24,13 @@ def drain(engine: Engine, channel: str, *, seconds: float, stop: Stop | None = N
             Lane(
                 engine,
                 channel,
+                width=width,
                 issues=issues,
                 keeper=keeper,
                 deadline=deadline,
                 stop=stop or threading.Event(),
             )
-            for _ in range(engine.settings.lanes)
+            for width in widths(engine.settings, engine.channels[channel])
         ]
         threads = [
             threading.Thread(target=lane.run, name=f"{channel}-{number}") for number, lane in enumerate(lanes)
@@ -39,3 +43,9 @@ def drain(engine: Engine, channel: str, *, seconds: float, stop: Stop | None = N
         if lane.error:
             raise lane.error
     return sum(lane.tried for lane in lanes)
+
+
+def widths(settings: EngineSettings, channel: Channel) -> Sequence[int]:
+    """The connections of each lane. A transport that waits for its answer has a lane of its own: the total is the same."""
+    lanes, connections = settings.lanes, settings.connections
+    return [connections] * lanes if channel.overlaps else [1] * (lanes * connections)

@@ -8,16 +8,17 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from distributor.dispatch.engine import Engine, Stop, placeholder_values
 from distributor.dispatch.hold import Hold, Keeper, clock
 from distributor.dispatch.known import KnownIssues
-from distributor.dispatch.ways import NoWay, Way, Ways, stop_names
+from distributor.dispatch.ways import Connection, NoWay, Way, Ways, first_answered, stop_names
 from distributor.errors import (
     Kind,
     Rejected,
@@ -43,6 +44,8 @@ from distributor.retry import decide
 from distributor.sentlog import SentLogBroken
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: A slice older than this is given back: who left after the intent must be skipped two seconds later (guarantee 6).
 SLICE_AGE = 1.5
@@ -100,6 +103,8 @@ class Try:
     ) -> None:
         """`refusal`: why there is nothing to send."""
         self.delivery, self.parcels, self.way, self.refusal = delivery, parcels, way, refusal
+        #: The one that has announced it.
+        self.connection: Connection | None = None
         self.parts_sent = delivery.parts_sent
         self.receipts: Sequence[str] = delivery.receipts
         self.receipt = _NO_RECEIPT
@@ -141,6 +146,9 @@ class Try:
     def parts_left(self) -> int:
         return len(self.parcels) - (self.parts_sent - self.delivery.parts_sent)
 
+    def sent(self) -> Outcome:
+        return self.ended(DeliveryState.SENT, code=self.receipt.code, text=self.receipt.text)
+
     def ended(self, state: DeliveryState, **details: Any) -> Outcome:
         """The outcome; `details` are its other fields."""
         return Outcome(
@@ -167,20 +175,20 @@ class Lane:
         engine: Engine,
         channel: str,
         *,
+        width: int = 1,
         issues: KnownIssues,
         keeper: Keeper,
         deadline: float,
         stop: Stop,
     ) -> None:
         self.engine, self.ledger = engine, engine.ledger
-        self.channel = engine.channels[channel]
+        self.channel, self._width = engine.channels[channel], width
         self.policy = engine.policies[channel]
         self.issues, self.keeper, self.deadline, self.stop = issues, keeper, deadline, stop
         self.tried = 0
         self.error: Exception | None = None
         self._asked: dict[int, datetime] = {}
         self._size = engine.settings.slice
-        self._promised: Try | None = None
         self._bugs = 0
 
     def run(self) -> None:
@@ -191,7 +199,7 @@ class Lane:
 
     def _run(self) -> None:
         with ExitStack() as stack:
-            self.ways = Ways(self.engine, self.channel, stack)
+            self.ways = Ways(self.engine, self.channel, stack, self._width)
             stack.callback(self.ways.choose_anew)  # what was taken of a daily cap and not used goes back
             while self._may_go_on():
                 hold = self._take()
@@ -367,32 +375,69 @@ class Lane:
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _send_slice(self, hold: Hold, deliveries: Sequence[Delivery]) -> Sent:
-        self._until, self._promised = time.monotonic() + SLICE_AGE, None
+        self._until = time.monotonic() + SLICE_AGE
         self._walls = self._blocked(deliveries)
         queue, sent = self._ready(deliveries)
         self._take_out_walled(queue, sent)
-        while queue:
-            attempt = queue[0]
-            result: Outcome | Halt | None = self._leave(attempt, queue)
-            if result is None:
-                result = self._attempt(hold, attempt, queue[1] if len(queue) > 1 else None)
-            if isinstance(result, Halt):
-                sent.halt = result
-                sent.unused += [Postponed(delivery=item.delivery) for item in queue]
-                break
-            queue.popleft()
-            sent.outcomes.append(result)
-            sent.noted.append(attempt.noted)
-            if result.state is not DeliveryState.SENT:
-                self._take_out_walled(queue, sent)
+        self._widen(queue)
+        under_way: dict[Connection, Try] = {}
+        while queue and sent.halt is None:
+            if under_way and not self._goes_at_once(queue[0]):
+                self._finish_first(hold, under_way, queue, sent)
+                continue
+            sent.halt = self._leave(queue[0], queue)
+            if sent.halt is None:
+                attempt = queue.popleft()
+                result = self._attempt(hold, attempt, self._connection(attempt, queue), queue)
+                if isinstance(result, Connection):
+                    under_way[result] = attempt
+                else:
+                    self._ended(attempt, result, queue, sent)
+        while under_way:
+            self._finish_first(hold, under_way, queue, sent)
+        sent.unused += [Postponed(delivery=item.delivery) for item in queue]
         return sent
+
+    def _finish_first(
+        self, hold: Hold, under_way: dict[Connection, Try], queue: "deque[Try]", sent: Sent
+    ) -> None:
+        """Whoever is answered first: an answer that takes long holds up its own connection alone."""
+        connection = first_answered(list(under_way))
+        attempt = under_way.pop(connection)
+        self._ended(attempt, self._answered(hold, attempt, connection), queue, sent)
+
+    def _ended(self, attempt: Try, result: Outcome | Halt, queue: "deque[Try]", sent: Sent) -> None:
+        if isinstance(result, Halt):
+            sent.halt = sent.halt or result
+            sent.unused.append(Postponed(delivery=attempt.delivery))
+            return
+        sent.outcomes.append(result)
+        sent.noted.append(attempt.noted)
+        if result.state is not DeliveryState.SENT:
+            self._take_out_walled(queue, sent)
+
+    def _widen(self, queue: "Collection[Try]") -> None:
+        """As many connections as can be of use; none of them has announced anybody of this slice yet."""
+        for way in {item.way for item in queue}:
+            self.ways.widen(way, len(queue))
+            for connection in way.connections:
+                connection.promised = False
+
+    def _goes_at_once(self, attempt: Try) -> bool:
+        """Whether nothing is waited for before it goes: else, what is under way is finished first."""
+        way, connection = attempt.way, attempt.connection
+        if not way.permits or way.early > PERMIT_EARLY:
+            return False
+        if connection is not None:
+            return not connection.busy
+        return any(one.is_free for one in way.connections)
 
     def _leave(self, attempt: Try, queue: "Collection[Try]") -> Halt | None:
         """None when the attempt may begin, or why the slice ends before it.
 
         What was announced goes in any case: its connection would have to be given up.
         """
-        if attempt is self._promised:
+        if attempt.connection is not None:
             return self._permit(attempt.way, queue, math.inf)
         if not self._may_go_on():
             return AGAIN  # and not behind the slice: the next drain waits for the last lane of this one
@@ -408,6 +453,8 @@ class Lane:
         ]
         for item in walled:
             queue.remove(item)
+            if item.connection:
+                item.connection.promised = False
 
     def _ready(self, deliveries: Sequence[Delivery]) -> "tuple[deque[Try], Sent]":
         """Those that have a way out now; the others go back with a time, or all of them when the relay is not there."""
@@ -465,8 +512,22 @@ class Lane:
             self.engine.sleep(early)
         return None
 
-    def _attempt(self, hold: Hold, attempt: Try, following: Try | None) -> Outcome | Halt:
-        """One try of a delivery. A Halt means that the channel is in trouble, and that this was no try."""
+    def _connection(self, attempt: Try, queue: "Collection[Try]") -> Connection:
+        """The one that has announced it, or else a free one."""
+        connection = attempt.connection
+        if connection is None:
+            free = (connection for connection in attempt.way.connections if connection.is_free)
+            connection = next(free, None) or _taken_from_another(attempt.way, queue)
+        connection.promised = False
+        return connection
+
+    def _attempt(
+        self, hold: Hold, attempt: Try, connection: Connection, queue: "Collection[Try]"
+    ) -> Outcome | Halt | Connection:
+        """One try of a delivery. A Halt means that the channel is in trouble, and that this was no try.
+
+        The connection: its answer is still to be read (`_answered`).
+        """
         journal, identity = hold.journal, attempt.delivery.identity
         attempt.start()
         try:
@@ -483,28 +544,45 @@ class Lane:
                 if not hold.is_ours:
                     journal.undo(identity)
                     return AGAIN
-                then = self._announced(attempt, following) if number == len(attempt.parcels) else None
-                attempt.accepted(self._handed_over(attempt, parcel, then))
+                last = number == len(attempt.parcels)
+                then = self._announced(attempt, connection, queue) if last else None
+                if last and connection.overlapping:
+                    self._called(attempt, connection.overlapping.start, parcel, then)
+                    connection.busy = True
+                    return connection
+                attempt.accepted(self._called(attempt, connection.transport.send, parcel, then))
             else:
-                result = attempt.ended(
-                    DeliveryState.SENT, code=attempt.receipt.code, text=attempt.receipt.text
-                )
+                result = attempt.sent()
         except SendError as error:
             result = self._trouble(error, attempt)
+        return self._noted(hold, attempt, result)
+
+    def _answered(self, hold: Hold, attempt: Try, connection: Connection) -> Outcome | Halt:
+        """How a try ended whose answer was still to be read."""
+        connection.busy = False
+        assert connection.overlapping is not None
+        try:
+            attempt.accepted(self._called(attempt, connection.overlapping.finish))
+            result: Outcome | Halt = attempt.sent()
+        except SendError as error:
+            result = self._trouble(error, attempt)
+        return self._noted(hold, attempt, result)
+
+    def _noted(self, hold: Hold, attempt: Try, result: Outcome | Halt) -> Outcome | Halt:
         if isinstance(result, Halt):
-            journal.undo(identity)
+            hold.journal.undo(attempt.delivery.identity)
             return result
-        attempt.noted = journal.end(result)
+        attempt.noted = hold.journal.end(result)
         if result.state is DeliveryState.SENT:
             self._relay_works(attempt.way.relay)
             if attempt.receipt.retry_after:
                 self._hold_back(attempt.way.limits[0].key, attempt.receipt.retry_after, attempt.way)
         return result
 
-    def _handed_over(self, attempt: Try, parcel: Parcel, then: Parcel | None) -> Receipt:
+    def _called(self, attempt: Try, call: Callable[..., T], *arguments: object) -> T:
         """What else a transport raises is a bug, and how far it came is not known."""
         try:
-            return attempt.way.transport.send(parcel, then)
+            return call(*arguments)
         except (SendError, ServiceDown):
             raise
         except Exception as error:
@@ -523,16 +601,20 @@ class Lane:
             text=f"the transport met a bug ({name}): it may have gone; see the log", code="bug"
         )
 
-    def _announced(self, attempt: Try, following: Try | None) -> Parcel | None:
-        """The parcel that will follow over the same connection, if that is sure: its permit is in hand, and its time."""
-        self._promised = None
-        if following is None or following.way is not attempt.way or not attempt.way.permits:
+    def _announced(self, attempt: Try, connection: Connection, queue: "Collection[Try]") -> Parcel | None:
+        """The parcel that this connection will carry next, if that is sure: its permit is in hand, and its time.
+
+        Those before it in the queue have a connection that announced them, or take one of those that are free.
+        """
+        way = attempt.way
+        free = sum(one.is_free for one in way.connections if one is not connection)
+        promised = sum(one.promised for one in way.connections)
+        if way.permits <= free + promised or time.monotonic() >= self._until or not self._may_go_on():
             return None
-        if not following.parcels:
+        following = next(islice((item for item in queue if item.connection is None), free, None), None)
+        if following is None or following.way is not way or not following.parcels:
             return None
-        if time.monotonic() >= self._until or not self._may_go_on():
-            return None
-        self._promised = following
+        following.connection, connection.promised = connection, True
         return following.parcels[0]
 
     def _part_wait(self, way: Way) -> float:
@@ -673,6 +755,16 @@ def _behind(sent: Sent, last: int) -> int:
     """The number behind which the next slice begins: before the first that goes back without a time."""
     again = [item.delivery.identity.seq for item in sent.unused if item.due_in is None]
     return min(again, default=last + 1) - 1
+
+
+def _taken_from_another(way: Way, queue: "Collection[Try]") -> Connection:
+    """The connection of the last one who was announced over this way: it will take another one."""
+    for item in reversed(list(queue)):
+        connection = item.connection
+        if connection and connection in way.connections:
+            item.connection = None
+            return connection
+    return way.connections[0]
 
 
 def _suppression(channel: str, error: SendError) -> SuppressionReason | None:

@@ -1,19 +1,20 @@
 """Ways out: which relay carries a recipient, over which connection, at which pace.
 
-A lane keeps one connection for each relay it uses. Relays are chosen anew for each chunk, by weight; one that is down or
+A lane keeps its connections for each relay it uses. Relays are chosen anew for each chunk, by weight; one that is down or
 has used up its day is passed over, and the others carry its share.
 """
 
 import logging
+import select
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from distributor.channels import Channel, Transport
+from distributor.channels import Channel, Overlapping, Transport
 from distributor.dispatch.engine import Engine
-from distributor.errors import DistributorError, Scope, Unavailable, frames_of
+from distributor.errors import DistributorError, Scope, SendError, Unavailable, frames_of
 from distributor.model import Recipient, Relay
 from distributor.pacing import Grant, Limit
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: A relay whose day is used up is looked at again after this: the cap may have been raised.
 CAP_WAIT = timedelta(minutes=10)
+#: Seconds without any answer after which a lane waits for one of them, as long as its transport does.
+ANSWER_PATIENCE = 5.0
 
 
 class NoWay(Exception):
@@ -31,15 +34,44 @@ class NoWay(Exception):
         super().__init__(f"no relay for {wait}")
 
 
+class Connection:
+    """An open transport, and what a lane does with it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.overlapping = transport if isinstance(transport, Overlapping) else None
+        #: An answer is awaited.
+        self.busy = False
+        #: It has announced somebody, and is kept for them.
+        self.promised = False
+
+    @property
+    def is_free(self) -> bool:
+        return not self.busy and not self.promised
+
+
+def first_answered(awaited: Sequence[Connection]) -> Connection:
+    """The first of those whose answer is there, or comes; after ANSWER_PATIENCE without any, the one that waits longest."""
+    for connection in awaited:
+        if connection.overlapping and connection.overlapping.has_answer():
+            return connection
+    by_file = {one.overlapping.fileno(): one for one in awaited if one.overlapping}
+    poll = select.poll()
+    for file in by_file:
+        poll.register(file, select.POLLIN)
+    found = poll.poll(ANSWER_PATIENCE * 1000)
+    return by_file[found[0][0]] if found else awaited[0]
+
+
 @dataclass(eq=False)
 class Way:
-    """A relay's connection, the limits of those who go this way, and the permits in hand for them.
+    """A relay's connections, the limits of those who go this way, and the permits in hand for them.
 
     The next permit is for `next_at` (time.monotonic) or later, the others follow every `interval` seconds.
     """
 
     relay: Relay
-    transport: Transport
+    connections: Sequence[Connection]
     limits: Sequence[Limit]
     permits: int = 0
     interval: float = 0.0
@@ -49,25 +81,34 @@ class Way:
         self.permits, self.interval = grant.permits, grant.interval
         self.next_at = asked_at + grant.wait if grant.wait else 0.0
 
+    @property
+    def transport(self) -> Transport:
+        """Its first."""
+        return self.connections[0].transport
+
+    @property
+    def early(self) -> float:
+        """Seconds until the next permit's time."""
+        return max(self.next_at - time.monotonic(), 0.0) if self.next_at else 0.0
+
     def use_permit(self) -> float:
         """Takes one permit; returns the seconds until its time."""
         self.permits -= 1
         if not self.next_at:
             return 0.0
-        now = time.monotonic()
-        early = max(self.next_at - now, 0.0)
+        early = self.early
         # Who is late does not catch up: a provider counts what comes close together.
-        self.next_at = now + early + self.interval
+        self.next_at = time.monotonic() + early + self.interval
         return early
 
 
 class Ways:
-    """The ways of one lane."""
+    """The ways of one lane. `width`: how many connections it may have to a relay."""
 
-    def __init__(self, engine: Engine, channel: Channel, stack: ExitStack) -> None:
+    def __init__(self, engine: Engine, channel: Channel, stack: ExitStack, width: int = 1) -> None:
         self.engine, self.channel = engine, channel
-        self._stack = stack
-        self._transports: dict[str, Transport] = {}
+        self._stack, self._width = stack, width
+        self._connections: dict[str, list[Connection]] = {}
         self._by_group: dict[str, Way] = {}
         self._proved: set[str] = set()
         #: The relay that was chosen last: the one whose connection could not be opened.
@@ -86,12 +127,22 @@ class Ways:
         if way is None:
             relay = self.last_tried = self._choose(recipient)
             limits = self.channel.limits(recipient, relay.name)
-            way = self._by_group[group] = Way(relay, self._transport(relay), limits)
+            way = self._by_group[group] = Way(relay, self._connected(relay), limits)
         return way
 
+    def widen(self, way: Way, wanted: int) -> None:
+        """Opens further connections, as many as are wanted and allowed. The relay may take no more of them than it has."""
+        connections = self._connections[way.relay.name]
+        while len(connections) < min(wanted, self._width):
+            try:
+                connections.append(Connection(self._opened(way.relay)))
+            except SendError as error:
+                log.info("no_further_connection relay=%s open=%s %s", way.relay.name, len(connections), error)
+                return
+
     def drop(self, relay: Relay) -> None:
-        """Its connection is of no use any more."""
-        self._transports.pop(relay.name, None)
+        """Its connections are of no use any more."""
+        self._connections.pop(relay.name, None)
         self._proved.discard(relay.name)
         for name, way in list(self._by_group.items()):
             if way.relay == relay:
@@ -116,8 +167,11 @@ class Ways:
         return stop_name(self.channel, relay)
 
     def works(self, relay: Relay) -> bool:
-        """True the first time in this lane: asking the database once whether a stop is over is enough."""
-        if relay.name in self._proved:
+        """True the first time in this lane: asking the database once whether a stop is over is enough.
+
+        An answer that was under way when its relay was dropped proves nothing.
+        """
+        if relay.name in self._proved or relay.name not in self._connections:
             return False
         self._proved.add(relay.name)
         return True
@@ -137,10 +191,10 @@ class Ways:
             raise NoWay(min([*stopped.values(), CAP_WAIT]))
         return _by_weight(usable, self.engine.random())
 
-    def _transport(self, relay: Relay) -> Transport:
-        if relay.name not in self._transports:
-            self._transports[relay.name] = self._opened(relay)
-        return self._transports[relay.name]
+    def _connected(self, relay: Relay) -> Sequence[Connection]:
+        if relay.name not in self._connections:
+            self._connections[relay.name] = [Connection(self._opened(relay))]
+        return self._connections[relay.name]
 
     def _opened(self, relay: Relay) -> Transport:
         """Nothing is handed over yet: what is no error of ours stops the channel, as any trouble with a connection does."""

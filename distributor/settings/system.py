@@ -44,7 +44,10 @@ class EngineSettings(Frozen):
 
     chunk: int = Field(500, ge=1, le=10_000, description="deliveries a worker leases at once")
     slice: int = Field(100, ge=1, le=500, description="deliveries whose intent is committed together")
-    lanes: int = Field(4, ge=1, le=256, description="connections a worker process opens per channel")
+    lanes: int = Field(
+        2, ge=1, le=256, description="chunks a worker process has in hand at once, per channel"
+    )
+    connections: int = Field(2, ge=1, le=64, description="connections of each lane, used in turn")
     lease: Duration = timedelta(seconds=60)
     sweep: Duration = timedelta(seconds=15)
     processes: int = Field(

@@ -151,12 +151,12 @@ def freeze_workers(world: World, times: int) -> None:
 
     One message a connection is in doubt. With workers of two hosts the other one knows no journal: whole slices are.
     """
-    doubts = 1 if world.setup.hosts == 1 else world.setup.slice
+    doubts = world.setup.connections if world.setup.hosts == 1 else world.setup.slice * world.setup.lanes
 
     def freeze(worker: Process) -> None:
         world.freeze_at_work(worker)
         tokens = [path.stem for pid in worker.children for path in held_journals(pid)]
-        world.strike(worker.children, doubts * world.setup.lanes * world.setup.concurrency)
+        world.strike(worker.children, doubts * world.setup.concurrency)
         if not wait_until(
             lambda: not world.sql("SELECT 1 FROM chunks WHERE lease_token = ANY(%s)", tokens),
             TAKEN_WITHIN,
@@ -176,7 +176,7 @@ def freeze_in_transaction(world: World, times: int) -> None:
         for _ in range(400):
             worker.freeze()
             if world.sql(IN_TRANSACTION, worker.name):
-                world.strike(worker.children, world.setup.lanes * world.setup.concurrency)
+                world.strike(worker.children, world.setup.connections * world.setup.concurrency)
                 if wait_until(lambda: bool(world.sql(STUCK, worker.name)), 15 * LEASE, every=1):
                     stuck = world.sql(STUCK, worker.name)
                     world.problems.append(
@@ -210,7 +210,7 @@ def kill_parents(world: World, times: int) -> None:
     """SIGKILL to a worker's parent alone; the orphans of its pool must neither send for ever nor twice."""
 
     def orphan(worker: Process) -> None:
-        world.strike(worker.children, world.setup.lanes * world.setup.concurrency)
+        world.strike(worker.children, world.setup.connections * world.setup.concurrency)
         worker.kill_parent()
         world.replace(worker)
 
@@ -225,7 +225,8 @@ def mix_versions(world: World, times: int) -> None:
     nobody's.
     """
     old = lay_out(world.setup.old, world.root)
-    doubts = 1 if (old / "distributor/journal.py").exists() else world.setup.slice
+    journals = (old / "distributor/journal.py").exists()
+    doubts = world.setup.connections if journals else world.setup.slice * world.setup.lanes
 
     def all_are_at_it() -> bool:
         wait_until(lambda: all(map(world.is_sending, world.workers)) or not world.going, LONGEST)
@@ -477,7 +478,7 @@ def jump_clock(world: World, times: int) -> None:
     try:
         for number in range(times):
             world.pause(0.3, 1.5)
-            world.strike([os.getpid()], world.setup.lanes)
+            world.strike([os.getpid()], world.setup.connections)
             shift[0] = timedelta(hours=(number + 1) % 2)
             sweep(distributor.engine)
         shift[0] = timedelta(hours=2)  # what was put off in the hour ahead must be due

@@ -22,6 +22,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from distributor.db import Database
+from distributor.settings import EngineSettings
 
 from .processes import ChaosError, Process, SinkProcess, holds_a_chunk, open_intents, stop, wait_until
 from .proxy import Proxy
@@ -71,7 +72,7 @@ class Setup:
     """What is built."""
 
     readers: int
-    lanes: int = 4
+    lanes: int = 2
     slice: int = 50
     chunk: int = 250
     workers: int = 2
@@ -89,6 +90,11 @@ class Setup:
     old: str | None = None
     #: Other settings of distributor.toml, as nested tables.
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def connections(self) -> int:
+        """Of a process."""
+        return self.lanes * EngineSettings().connections
 
 
 @dataclass
@@ -246,13 +252,13 @@ class World:
         wait_until(look, 20, every=0.05)
         return self.random.choice(found) if found else None
 
-    def kill_worker(self, worker: Process, doubts: int = 1) -> None:
+    def kill_worker(self, worker: Process, doubts: int | None = None) -> None:
         """SIGKILL to parent and children. Frozen first, so that what it had open is known exactly. Another one starts.
 
-        So many messages a connection may be in doubt.
+        So many messages of each child may be in doubt: one a connection, if not told otherwise.
         """
         worker.freeze()
-        self.strike(worker.children, doubts * self.setup.lanes * self.setup.concurrency)
+        self.strike(worker.children, (doubts or self.setup.connections) * self.setup.concurrency)
         worker.kill()
         self.replace(worker)
 
@@ -274,7 +280,7 @@ class World:
         pid = self.random.choice(children)
         with suppress(ProcessLookupError):
             stop(pid)
-            self.strike([pid], self.setup.lanes)
+            self.strike([pid], self.setup.connections)
             os.kill(pid, signal.SIGKILL)
 
     def strike(self, pids: Sequence[int], allowed: int) -> int:

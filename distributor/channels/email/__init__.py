@@ -1,4 +1,4 @@
-"""E-mail: one message a newsletter and language, over one SMTP connection a lane."""
+"""E-mail: one message a newsletter and language, over SMTP connections that lanes keep."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -19,6 +19,7 @@ class EmailChannel:
     """The channel "email"."""
 
     name = "email"
+    overlaps = True
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

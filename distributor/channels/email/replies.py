@@ -69,7 +69,7 @@ REPLIES: Sequence[Row] = (
     Row("[45]..", r"\bMI:SFQ\b", partial(throttled, retry_after=15 * MINUTE), "NetEase: the sender's quota for 15 minutes is used up"),
     Row("4..", r"\bHL:REP\b", partial(throttled, retry_after=60 * MINUTE), "NetEase: too many unknown addresses from us; clean the list"),
     Row("4..", r"\bDT:SPM\b", partial(later, kind=Kind.POLICY, retry_after=2 * MINUTE), "NetEase: looks like spam; it asks for two minutes"),
-    Row("4..", r"too many (concurrent|simultaneous)|concurrent connections|too many connections", partial(relay_busy, retry_after=MINUTE), "too many connections: lower engine.lanes"),
+    Row("4..", r"too many (concurrent|simultaneous)|concurrent connections|too many connections", partial(relay_busy, retry_after=MINUTE), "too many connections: lower engine.lanes or engine.connections"),
     Row("4..", r"\b4\.7\.(28|650)\b|\bTSS\d\d\b|unusual rate|unexpected volume|rate limited|too (many|much) (e?mails?|messages)|sending rate", partial(throttled, retry_after=10 * MINUTE), "the provider slows us down"),
     Row("4..", r"gr[ae]y-?list", partial(later, kind=Kind.THROTTLE, retry_after=5 * MINUTE), "greylisted: a second try is expected"),
     # Our relay and our settings. Before the mailbox: "sender address … domain not found" is not about the reader.

@@ -108,6 +108,7 @@ class SmtpTransport:
         self._settings, self._bounces = settings, bounces
         self._context = context
         self._wire: _Wire | None = None
+        self._started: tuple[_Wire, _Letter]
 
     def __enter__(self) -> Self:
         self._ready()
@@ -125,11 +126,33 @@ class SmtpTransport:
             wire.close(polite=wire.announced is None)
 
     def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:
+        self.start(parcel, then)
+        return self.finish()
+
+    def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
+        """`send` up to the final dot, without its reply."""
         letter = self._letter(parcel)
         try:
-            return self._transact(letter, then)
+            self._start(letter, then)
         except _WornOut:
-            return self._transact(letter, then)  # over a new connection, which has served nothing yet
+            self._start(letter, then)  # over a new connection, which has served nothing yet
+
+    def has_answer(self) -> bool:
+        return self._started[0].has_spoken()
+
+    def fileno(self) -> int:
+        return self._started[0].fileno()
+
+    def finish(self) -> Receipt:
+        """The reply to what was started."""
+        wire, letter = self._started
+        try:
+            reply = _answer(wire, letter)
+        except BaseException as error:
+            self._recover(wire, error)
+            raise
+        wire.served = True
+        return _receipt(reply)
 
     def _letter(self, parcel: Parcel) -> _Letter:
         """The announced letter, when it is this parcel's; an announcement of another one ends the connection."""
@@ -140,19 +163,15 @@ class SmtpTransport:
             self._drop()
         return _Letter.of(parcel, self._bounces)
 
-    def _transact(self, letter: _Letter, then: Parcel | None) -> Receipt:
+    def _start(self, letter: _Letter, then: Parcel | None) -> None:
         wire = self._ready()
         try:
             _offer(wire, letter)
-            reply = _hand_over(wire, letter, then)
-        except SendError as error:
+            _hand_over(wire, letter, then)
+        except BaseException as error:
             self._recover(wire, error)
             raise
-        except BaseException:
-            self._drop()  # a connection in the middle of something must not carry the next message
-            raise
-        wire.served = True
-        return _receipt(reply)
+        self._started = wire, letter
 
     def _ready(self) -> "_Wire":
         """The open connection; a new one when there is none, or the server has hung up since the last message."""
@@ -162,9 +181,10 @@ class SmtpTransport:
             self._wire = _Wire(connect(self._settings, self._context), self._bounces)
         return self._wire
 
-    def _recover(self, wire: "_Wire", error: SendError) -> None:
-        """Makes the connection fit for the next message, or gives it up."""
-        if wire.lost or error.code == str(CLOSING) or not re.fullmatch("[45]..", error.code):
+    def _recover(self, wire: "_Wire", error: BaseException) -> None:
+        """Makes the connection fit for the next message, or gives it up: it may be in the middle of something."""
+        code = error.code if isinstance(error, SendError) else ""
+        if wire.lost or code == str(CLOSING) or not re.fullmatch("[45]..", code):
             self._drop()
             return
         wire.served = True
@@ -246,6 +266,9 @@ class _Wire:
     def has_spoken(self) -> bool:
         """Whether something waits to be read although we asked nothing: a 421, or the end of the connection."""
         return self.lost or self._at < len(self._held) or bool(self._poll.poll(0))
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
 
     def close(self, *, polite: bool) -> None:
         if polite and not self.lost:
@@ -376,26 +399,34 @@ def _first_refusal(replies: Sequence[Reply]) -> Reply | None:
     return None
 
 
-def _hand_over(wire: _Wire, letter: _Letter, then: Parcel | None) -> Reply:
-    """The body, the final dot and its reply: without one, nobody knows. Behind the dot goes the envelope of `then`."""
+def _hand_over(wire: _Wire, letter: _Letter, then: Parcel | None) -> None:
+    """The body and the final dot, and behind the dot the envelope of `then`."""
     following = _letter_to_announce(wire, then)
-    body = letter.data
     envelope = following.envelope(with_size=wire.knows_size) if following else b""
-    group = b"".join((body, FINAL_DOT, envelope))
     try:
-        wire.write(group)
-        wire.announced = following
+        wire.write(b"".join((letter.data, FINAL_DOT, envelope)))
+    except Exception as error:
+        if wire.gone < len(letter.data) + len(FINAL_DOT):
+            raise _never_left(error) from error
+        raise _nobody_knows(error) from error
+    wire.announced = following
+
+
+def _answer(wire: _Wire, letter: _Letter) -> Reply:
+    """The reply to the final dot: without one, nobody knows."""
+    try:
         reply = wire.reply()
     except Exception as error:
-        if wire.gone < len(body) + len(FINAL_DOT):
-            raise _never_left(error) from error
-        text = f"no reply to the final dot: {_say(error)}"
-        raise Unconfirmed(text=text, kind=Kind.NETWORK) from error
+        raise _nobody_knows(error) from error
     if 400 <= reply[0] < 600:
         raise letter.refused(reply)
     if not 200 <= reply[0] < 300:
         raise Unconfirmed(text=f"no readable reply to the final dot: {_words(reply)}", code=str(reply[0]))
     return reply
+
+
+def _nobody_knows(error: Exception) -> Unconfirmed:
+    return Unconfirmed(text=f"no reply to the final dot: {_say(error)}", kind=Kind.NETWORK)
 
 
 def _letter_to_announce(wire: _Wire, then: Parcel | None) -> _Letter | None:
