@@ -58,8 +58,8 @@ def near(setup: Setup) -> Setup:
     return replace(
         setup,
         lanes=setup.lanes or 1,
-        connections=setup.connections or 4,
-        slice=setup.slice or 200,
+        connections=setup.connections or 8,
+        slice=setup.slice or 300,
         chunk=setup.chunk or 2000,
     )
 

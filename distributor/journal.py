@@ -295,13 +295,13 @@ def as_json(outcome: Outcome) -> str:
 
     Written by hand: this runs for each message, and a general encoder takes four times as long.
     """
-    identity, text = outcome.delivery.identity, outcome.text[:LONGEST_TEXT]
+    (issue_id, seq, resend), text = outcome.delivery.identity, outcome.text[:LONGEST_TEXT]
     if "\0" in text:
         text = text.replace("\0", "")  # PostgreSQL's text holds none
-    receipts = ",".join(quoted(receipt[:LONGEST_ID]) for receipt in outcome.receipts)
+    receipts = ",".join([quoted(receipt[:LONGEST_ID]) for receipt in outcome.receipts])
     rest = "" if outcome.state is DeliveryState.SENT and not outcome.new_address else _rest(outcome)
     return (
-        f'{{"issue_id":{identity.issue_id},"seq":{identity.seq},"resend":{identity.resend},'
+        f'{{"issue_id":{issue_id},"seq":{seq},"resend":{resend},'
         f'"state":"{outcome.state._value_}","started_at":"{outcome.started_at.isoformat()}",'
         f'"duration_ms":{outcome.duration_ms},"parts_sent":{outcome.parts_sent},"receipts":[{receipts}],'
         f'"code":{quoted(outcome.code[:LONGEST_ID])},"text":{quoted(text)},"relay":{quoted(outcome.relay)}{rest}}}'

@@ -86,7 +86,11 @@ def placeholder_values(
     base_url: str, issue_id: int, token: str | None, page: str | None = None
 ) -> Mapping[str, str]:
     """What differs by recipient. Without a `page`, "view in browser" shows the frozen mail."""
-    values = {VIEW_URL: page or f"{base_url}/issues/{issue_id}"}
+    view = page or f"{base_url}/issues/{issue_id}"
     if not token:
-        return values
-    return {**values, UNSUBSCRIBE_URL: f"{base_url}/u/{token}", PREFERENCES_URL: f"{base_url}/p/{token}"}
+        return {VIEW_URL: view}
+    return {
+        VIEW_URL: view,
+        UNSUBSCRIBE_URL: f"{base_url}/u/{token}",
+        PREFERENCES_URL: f"{base_url}/p/{token}",
+    }

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any, TypeVar
 
 from distributor.dispatch.engine import Engine, Stop, placeholder_values
@@ -29,7 +28,7 @@ from distributor.errors import (
     Unconfirmed,
     frames_of,
 )
-from distributor.journal import JournalBroken, NoJournal, Progress, record_of
+from distributor.journal import NOTHING_SENT, JournalBroken, NoJournal, Progress, record_of
 from distributor.ledger import NOTHING_DUE, LeaseLost, Postponed, Slice
 from distributor.model import (
     Delivery,
@@ -121,7 +120,7 @@ class Try:
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.parts_sent, self.receipts)
+        return Progress(self.parts_sent, self.receipts) if self.parts_sent else NOTHING_SENT
 
     def remaining(self) -> Iterator[tuple[int, Parcel]]:
         """Number and parcel of each part, as long as parts are left; each knows the receipts of those before it.
@@ -143,11 +142,27 @@ class Try:
         self.parts_sent += parts
 
     @property
+    def _duration_ms(self) -> int:
+        return int((time.monotonic() - self._clock) * 1000 + 0.5)
+
+    @property
     def parts_left(self) -> int:
         return len(self.parcels) - (self.parts_sent - self.delivery.parts_sent)
 
     def sent(self) -> Outcome:
-        return self.ended(DeliveryState.SENT, code=self.receipt.code, text=self.receipt.text)
+        """`ended`, as nearly all do."""
+        return Outcome(
+            self.delivery,
+            DeliveryState.SENT,
+            self.started_at,
+            self._duration_ms,
+            self.parts_sent,
+            self.receipts,
+            self.receipt.code,
+            self.receipt.text,
+            new_address=self.new_address,
+            relay=self.way.relay.name,
+        )
 
     def ended(self, state: DeliveryState, **details: Any) -> Outcome:
         """The outcome; `details` are its other fields."""
@@ -155,7 +170,7 @@ class Try:
             delivery=self.delivery,
             state=state,
             started_at=self.started_at,
-            duration_ms=int((time.monotonic() - self._clock) * 1000 + 0.5),
+            duration_ms=self._duration_ms,
             parts_sent=self.parts_sent,
             receipts=self.receipts,
             new_address=self.new_address,
@@ -402,7 +417,7 @@ class Lane:
         self, hold: Hold, under_way: dict[Connection, Try], queue: "deque[Try]", sent: Sent
     ) -> None:
         """Whoever is answered first: an answer that takes long holds up its own connection alone."""
-        connection = first_answered(list(under_way))
+        connection = first_answered(under_way)
         attempt = under_way.pop(connection)
         self._ended(attempt, self._answered(hold, attempt, connection), queue, sent)
 
@@ -430,7 +445,7 @@ class Lane:
             return False
         if connection is not None:
             return not connection.busy
-        return any(one.is_free for one in way.connections)
+        return way.free > 0
 
     def _leave(self, attempt: Try, queue: "Collection[Try]") -> Halt | None:
         """None when the attempt may begin, or why the slice ends before it.
@@ -607,11 +622,10 @@ class Lane:
         Those before it in the queue have a connection that announced them, or take one of those that are free.
         """
         way = attempt.way
-        free = sum(one.is_free for one in way.connections if one is not connection)
-        promised = sum(one.promised for one in way.connections)
-        if way.permits <= free + promised or time.monotonic() >= self._until or not self._may_go_on():
+        free = way.free - 1  # besides this one
+        if way.permits <= free + way.promised or time.monotonic() >= self._until or not self._may_go_on():
             return None
-        following = next(islice((item for item in queue if item.connection is None), free, None), None)
+        following = _behind_those_that_go_before(queue, free)
         if following is None or following.way is not way or not following.parcels:
             return None
         following.connection, connection.promised = connection, True
@@ -724,14 +738,7 @@ class Lane:
             self.engine.base_url, issue_id, delivery.recipient.token, self._known.page
         )
         return [
-            Parcel(
-                message=message,
-                recipient=delivery.recipient,
-                identity=delivery.identity,
-                sent_date=sent_date,
-                values=values,
-                receipts=delivery.receipts,
-            )
+            Parcel(message, delivery.recipient, delivery.identity, sent_date, values, delivery.receipts)
             for message in parts[delivery.parts_sent :]
         ]
 
@@ -755,6 +762,16 @@ def _behind(sent: Sent, last: int) -> int:
     """The number behind which the next slice begins: before the first that goes back without a time."""
     again = [item.delivery.identity.seq for item in sent.unused if item.due_in is None]
     return min(again, default=last + 1) - 1
+
+
+def _behind_those_that_go_before(queue: "Collection[Try]", free: int) -> Try | None:
+    """The first whom no connection has announced, and none of the free ones will carry."""
+    for item in queue:
+        if item.connection is None:
+            if not free:
+                return item
+            free -= 1
+    return None
 
 
 def _taken_from_another(way: Way, queue: "Collection[Try]") -> Connection:

@@ -7,7 +7,7 @@ has used up its day is passed over, and the others carry its share.
 import logging
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,10 +47,10 @@ class Connection:
 
     @property
     def is_free(self) -> bool:
-        return not self.busy and not self.promised
+        return not (self.busy or self.promised)
 
 
-def first_answered(awaited: Sequence[Connection]) -> Connection:
+def first_answered(awaited: Collection[Connection]) -> Connection:
     """The first of those whose answer is there, or comes; after ANSWER_PATIENCE without any, the one that waits longest."""
     for connection in awaited:
         if connection.overlapping and connection.overlapping.has_answer():
@@ -60,7 +60,7 @@ def first_answered(awaited: Sequence[Connection]) -> Connection:
     for file in by_file:
         poll.register(file, select.POLLIN)
     found = poll.poll(ANSWER_PATIENCE * 1000)
-    return by_file[found[0][0]] if found else awaited[0]
+    return by_file[found[0][0]] if found else next(iter(awaited))
 
 
 @dataclass(eq=False)
@@ -85,6 +85,22 @@ class Way:
     def transport(self) -> Transport:
         """Its first."""
         return self.connections[0].transport
+
+    @property
+    def free(self) -> int:
+        """Connections that carry nothing and have announced nobody."""
+        number = 0
+        for connection in self.connections:
+            number += connection.is_free
+        return number
+
+    @property
+    def promised(self) -> int:
+        """Connections that have announced somebody."""
+        number = 0
+        for connection in self.connections:
+            number += connection.promised
+        return number
 
     @property
     def early(self) -> float:

@@ -56,6 +56,8 @@ Reply = tuple[int, bytes]
 
 #: The reply codes that MAIL, RCPT and DATA hope for.
 HOPED_FOR = (range(200, 300), range(200, 300), (GO_AHEAD,))
+#: A reply of one line, as nearly all are.
+PLAIN = re.compile(rb"(\d{3}) ([^\r\n]*)\r?\n")
 #: All three of them, a line each: what nearly every message gets.
 ACCEPTED = re.compile(rb"(?:2\d\d(?!-)[^\n]*\n){2}354(?!-)[^\n]*\n")
 
@@ -242,6 +244,12 @@ class _Wire:
 
     def reply(self) -> Reply:
         """The next reply, its lines joined; the code is -1 when it has none. Raises OSError, and is lost then."""
+        if self._at == len(self._held):
+            self._receive()
+        plain = PLAIN.match(self._held, self._at)
+        if plain:
+            self._at = plain.end()
+            return int(plain[1]), plain[2].strip()
         line = self._line()
         if line[3:4] != b"-":
             return _code(line), line[4:].strip()
@@ -346,7 +354,7 @@ def _offer(wire: _Wire, letter: _Letter) -> None:
             _ask(wire, letter, replies)
         if wire.pipelines:
             _collect(wire, replies)
-        refusal = _first_refusal(replies)
+        refusal = _first_refusal(replies) if replies else None
         if refusal is not None and replies[-1][0] == GO_AHEAD:
             # DATA was pipelined behind a refused recipient and accepted all the same: a lone dot, never the body.
             wire.write(FINAL_DOT)
@@ -534,7 +542,7 @@ def _receipt(reply: Reply) -> Receipt:
     text = redact(_words(reply))
     for pattern in QUEUE_IDS:
         if found := pattern.search(text):
-            return Receipt(provider_id=found[1], code=str(reply[0]), text=text)
+            return Receipt(found[1], str(reply[0]), text)
     return Receipt(code=str(reply[0]), text=text)
 
 
