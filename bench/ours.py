@@ -59,7 +59,7 @@ def near(setup: Setup) -> Setup:
         setup,
         lanes=setup.lanes or 1,
         connections=setup.connections or 8,
-        slice=setup.slice or 300,
+        slice=setup.slice or 500,
         chunk=setup.chunk or 2000,
     )
 

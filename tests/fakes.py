@@ -307,7 +307,9 @@ def make_engine(
         policies=dict.fromkeys(known, policy or Policy(retry=QUICK)),
         newsletters={newsletter.slug: newsletter},
         pacer=MemoryPacer(),
-        settings=EngineSettings.model_validate({"chunk": 3, "slice": 2, "lanes": 1, **settings}),
+        settings=EngineSettings.model_validate(
+            {"chunk": 3, "slice": 2, "lanes": 1, "connections": 1, **settings}
+        ),
         base_url="http://news.example",
         worker="worker:1",
         random=lambda: 0.0,

@@ -233,7 +233,7 @@ from distributor.settings import load_settings
 
 drain(build(load_settings(Path(sys.argv[1]), {})).engine, "email", seconds=60)
 """
-LANES = 3
+LANES, CONNECTIONS = 3, 2
 
 
 @pytest.fixture
@@ -259,13 +259,13 @@ def kill_in_the_middle(project: Project, inbox: Sandbox) -> None:
 
 
 class TestKilled:
-    def test_one_is_in_doubt_a_lane_and_nobody_gets_it_twice(
+    def test_one_is_in_doubt_a_connection_and_nobody_gets_it_twice(
         self, database: Database, project: Project, inbox: Sandbox
     ) -> None:
         settings = project.settings(
             database={"url": database.url.render_as_string(hide_password=False)},
             email={"smtp": {"port": inbox.smtp_port, "helo": "tests.example"}},
-            engine={"chunk": 40, "slice": 20, "lanes": LANES},
+            engine={"chunk": 40, "slice": 20, "lanes": LANES, "connections": CONNECTIONS},
         )
         world = make_world(database, channels=[EmailChannel(settings)], chunk=40, slice=20)
         journals = world.keep_journals(settings.path(settings.engine.journal))
@@ -276,7 +276,7 @@ class TestKilled:
             assert sweep(world.engine).recovered
             tally = world.check_sum(issue)
             assert tally.sending == 0
-            assert tally.unconfirmed <= LANES * killed
+            assert tally.unconfirmed <= LANES * CONNECTIONS * killed
         world.drain("email", seconds=20)
         tally = world.check_sum(issue)
         arrived = inbox.inbox.addresses("email")

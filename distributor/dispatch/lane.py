@@ -397,12 +397,13 @@ class Lane:
         self._widen(queue)
         under_way: dict[Connection, Try] = {}
         while queue and sent.halt is None:
-            if under_way and not self._goes_at_once(queue[0]):
+            attempt = self._next(queue) if under_way else queue[0]
+            if attempt is None:
                 self._finish_first(hold, under_way, queue, sent)
                 continue
-            sent.halt = self._leave(queue[0], queue)
+            sent.halt = self._leave(attempt, queue)
             if sent.halt is None:
-                attempt = queue.popleft()
+                queue.remove(attempt)
                 result = self._attempt(hold, attempt, self._connection(attempt, queue), queue)
                 if isinstance(result, Connection):
                     under_way[result] = attempt
@@ -438,8 +439,17 @@ class Lane:
             for connection in way.connections:
                 connection.promised = False
 
+    def _next(self, queue: "Collection[Try]") -> Try | None:
+        """The first that goes at once. Whom a connection has announced waits for it, and lets the next one go before."""
+        for attempt in queue:
+            if self._goes_at_once(attempt):
+                return attempt
+            if attempt.connection is None:
+                return None
+        return None
+
     def _goes_at_once(self, attempt: Try) -> bool:
-        """Whether nothing is waited for before it goes: else, what is under way is finished first."""
+        """Whether nothing is waited for before it goes."""
         way, connection = attempt.way, attempt.connection
         if not way.permits or way.early > PERMIT_EARLY:
             return False

@@ -125,6 +125,8 @@ class Ways:
         self.engine, self.channel = engine, channel
         self._stack, self._width = stack, width
         self._connections: dict[str, list[Connection]] = {}
+        #: Relays that take no further connection.
+        self._enough: set[str] = set()
         self._by_group: dict[str, Way] = {}
         self._proved: set[str] = set()
         #: The relay that was chosen last: the one whose connection could not be opened.
@@ -147,14 +149,15 @@ class Ways:
         return way
 
     def widen(self, way: Way, wanted: int) -> None:
-        """Opens further connections, as many as are wanted and allowed. The relay may take no more of them than it has."""
-        connections = self._connections[way.relay.name]
-        while len(connections) < min(wanted, self._width):
+        """Opens further connections, as many as are wanted and allowed. A relay that refuses one is not asked again."""
+        name = way.relay.name
+        connections = self._connections[name]
+        while len(connections) < min(wanted, self._width) and name not in self._enough:
             try:
                 connections.append(Connection(self._opened(way.relay)))
             except SendError as error:
-                log.info("no_further_connection relay=%s open=%s %s", way.relay.name, len(connections), error)
-                return
+                log.info("no_further_connection relay=%s open=%s %s", name, len(connections), error)
+                self._enough.add(name)
 
     def drop(self, relay: Relay) -> None:
         """Its connections are of no use any more."""

@@ -1,0 +1,269 @@
+"""Several connections of one lane: it hands over by one while the answers of the others are on their way."""
+
+import os
+import select
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fakes import FakeChannel, World, make_world
+
+from distributor.channels import Overlapping
+from distributor.channels.email.smtp import SmtpTransport
+from distributor.db import Database
+from distributor.dispatch.draining import widths
+from distributor.errors import Kind, Rejected, Scope, ServiceDown, Unavailable, Unconfirmed
+from distributor.model import Parcel, Receipt
+from distributor.settings import EngineSettings, Smtp
+
+NAMES = ("ann", "bob", "cy", "dora", "eve", "fay")
+
+
+def name_of(parcel: Parcel) -> str:
+    return parcel.recipient.address.partition("@")[0]
+
+
+@dataclass
+class ManyLines(FakeChannel):
+    """A channel whose answers come when the test lets them; at once for those who are not `slow`."""
+
+    overlaps: bool = True
+    slow: Sequence[str] = ()
+    lines: list["Line"] = field(default_factory=list)
+    #: ("start", line, name) and ("finish", line, name), in order.
+    events: list[tuple[str, int, str]] = field(default_factory=list)
+    #: Name → what its `start` raises.
+    at_start: dict[str, Exception] = field(default_factory=dict)
+    #: Connections it takes.
+    most: int = 100
+
+    @contextmanager
+    def open(self, relay: str, /) -> Iterator["Line"]:  # type: ignore[override]  # each has a line of its own
+        with super().open(relay):
+            if self.opened > self.most:
+                text = "421 too many connections"
+                raise Unavailable(text=text, code="421", scope=Scope.CHANNEL, counts=False)
+            self.lines.append(Line(self, len(self.lines)))
+            yield self.lines[-1]
+
+    def answer(self, name: str) -> None:
+        """Lets the answer to a slow one come."""
+        line = next(line for line in self.lines if line.parcel and name_of(line.parcel) == name)
+        os.write(line.far_end, b"!")
+
+    def order(self, what: str) -> Sequence[str]:
+        return [name for event, _line, name in self.events if event == what]
+
+
+class Line:
+    """One connection of it."""
+
+    def __init__(self, channel: ManyLines, number: int) -> None:
+        self.channel, self.number = channel, number
+        self.near_end, self.far_end = os.pipe()
+        self.parcel: Parcel | None = None
+        #: (sent, announced behind it)
+        self.sent: list[tuple[str, str | None]] = []
+
+    def __del__(self) -> None:
+        for end in (self.near_end, self.far_end):
+            with suppress(OSError):
+                os.close(end)
+
+    def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:
+        self.start(parcel, then)
+        return self.finish()
+
+    def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
+        assert self.parcel is None, "one message at a time over each connection"
+        name = name_of(parcel)
+        if error := self.channel.at_start.get(name):
+            raise error
+        self.channel.events.append(("start", self.number, name))
+        self.sent.append((name, name_of(then) if then else None))
+        self.parcel = parcel
+        if name not in self.channel.slow:
+            os.write(self.far_end, b"!")
+
+    def has_answer(self) -> bool:
+        return bool(select.select([self.near_end], [], [], 0)[0])
+
+    def fileno(self) -> int:
+        return self.near_end
+
+    def finish(self) -> Receipt:
+        parcel, self.parcel = self.parcel, None
+        assert parcel is not None
+        os.read(self.near_end, 1)
+        self.channel.events.append(("finish", self.number, name_of(parcel)))
+        return self.channel.send(parcel)
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('connections')}/distributor.sqlite3")
+    database.upgrade()
+    yield database
+    database.close()
+
+
+def make_lines(database: Database, channel: ManyLines, names: Sequence[str] = NAMES, **engine: int) -> World:
+    given = {"chunk": 10, "slice": 10, "connections": 2, **engine}
+    world = make_world(database, channels=[channel], **given)
+    world.subscribe(*names)
+    return world
+
+
+def test_the_transport_for_mail_is_one() -> None:
+    assert isinstance(SmtpTransport(Smtp()), Overlapping)
+    assert not isinstance(FakeChannel(), Overlapping)
+
+
+@pytest.mark.parametrize(
+    ("overlaps", "lanes", "connections", "expected"),
+    [(True, 2, 2, [2, 2]), (False, 2, 2, [1, 1, 1, 1]), (True, 1, 8, [8]), (True, 3, 1, [1, 1, 1])],
+)
+def test_the_total_is_the_same_whoever_waits(
+    overlaps: bool, lanes: int, connections: int, expected: Sequence[int]
+) -> None:
+    settings = EngineSettings(lanes=lanes, connections=connections)
+    assert widths(settings, FakeChannel(overlaps=overlaps)) == expected
+
+
+class TestOverlap:
+    def test_the_second_leaves_before_the_first_is_answered(self, sqlite: Database) -> None:
+        channel = ManyLines()
+        world = make_lines(sqlite, channel)
+        issue = world.open()
+        assert world.drain() == len(NAMES)
+        assert set(world.states(issue).values()) == {"sent"}
+        assert [event for event, _line, _name in channel.events[:4]] == ["start", "start", "finish", "start"]
+        assert channel.order("start") == list(NAMES)
+        assert {line for _event, line, _name in channel.events} == {0, 1}
+        assert channel.opened == 2
+
+    def test_an_answer_that_takes_long_holds_up_its_own_connection_alone(self, sqlite: Database) -> None:
+        channel = ManyLines(slow=["ann"])
+        world = make_lines(sqlite, channel)
+        issue = world.open()
+        letting_it_come = threading.Timer(0.3, channel.answer, ["ann"])
+        letting_it_come.start()
+        world.drain()
+        letting_it_come.join()
+        assert set(world.states(issue).values()) == {"sent"}
+        assert channel.order("finish") == ["bob", "dora", "eve", "fay", "ann", "cy"]
+        assert channel.lines[0].sent == [("ann", "cy"), ("cy", None)], "who was announced waits for it"
+
+    def test_of_a_small_issue_no_connection_too_many_is_opened(self, sqlite: Database) -> None:
+        channel = ManyLines()
+        world = make_lines(sqlite, channel, ["ann"], connections=4)
+        world.open()
+        world.drain()
+        assert channel.opened == 1
+
+    def test_each_announces_the_one_it_carries_next(self, sqlite: Database) -> None:
+        channel = ManyLines()
+        world = make_lines(sqlite, channel, connections=3)
+        world.open()
+        world.drain()
+        assert sum(len(line.sent) for line in channel.lines) == len(NAMES)
+        announced = 0
+        for line in channel.lines:
+            for number, (_name, then) in enumerate(line.sent):
+                following = line.sent[number + 1][0] if number + 1 < len(line.sent) else None
+                assert then == following
+                announced += then is not None
+        assert announced == 3
+
+    def test_every_result_is_its_own(self, sqlite: Database) -> None:
+        channel = ManyLines()
+        world = make_lines(sqlite, channel, connections=3)
+        channel.script[world.address("bob")] = [Rejected(text="no such user", code="550", suppress=True)]
+        channel.script[world.address("cy")] = [Unconfirmed(text="hung up")]
+        channel.script[world.address("dora")] = [Unavailable(text="busy", code="450")]
+        channel.at_start["eve"] = Rejected(text="refused before its body", code="552")
+        channel.at_start["fay"] = ZeroDivisionError("a bug")
+        issue = world.open()
+        world.drain(seconds=0.5)
+        assert world.states(issue) == {
+            "ann": "sent",
+            "bob": "failed",
+            "cy": "unconfirmed",
+            "dora": "pending",
+            "eve": "failed",
+            "fay": "unconfirmed",
+        }
+        world.check_sum(issue)
+
+
+class TestTrouble:
+    def test_a_relay_that_takes_no_further_connection_gets_all_by_one(self, sqlite: Database) -> None:
+        channel = ManyLines(most=1)
+        world = make_lines(sqlite, channel, slice=2)
+        issue = world.open()
+        world.drain()
+        assert set(world.states(issue).values()) == {"sent"}
+        assert channel.opened == 2, "asked for once, not with each slice"
+        assert world.ledger.stopped_channels() == {}
+
+    def test_what_is_under_way_keeps_its_result_when_the_channel_stops(self, sqlite: Database) -> None:
+        channel = ManyLines(slow=["ann"])
+        world = make_lines(sqlite, channel)
+        channel.at_start["bob"] = Unavailable(
+            text="it cannot be reached", scope=Scope.CHANNEL, kind=Kind.NETWORK, counts=False
+        )
+        issue = world.open()
+        letting_it_come = threading.Timer(0.2, channel.answer, ["ann"])
+        letting_it_come.start()
+        world.drain()
+        letting_it_come.join()
+        assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent"}
+        assert all(
+            not entry.attempts for name, entry in world.log(issue).items() if not name.startswith("ann")
+        )
+        assert set(world.ledger.stopped_channels()) == {"email"}, "a late answer does not end the stop"
+
+    def test_a_lane_that_ends_leaves_one_a_connection_in_doubt(
+        self, sqlite: Database, tmp_path: Path
+    ) -> None:
+        channel = ManyLines(slow=NAMES[:3])
+        world = make_lines(sqlite, channel, connections=4)
+        journals = world.keep_journals(tmp_path / "journal")
+        channel.at_start["dora"] = ServiceDown("the lane ends here")
+        issue = world.open()
+        with pytest.raises(ServiceDown):
+            world.drain()
+        (token,) = journals.abandoned()
+        records = journals.read(token)
+        assert records is not None
+        assert [record.identity.seq for record in records if not record.ended] == [1, 2, 3, 4]
+        assert world.check_sum(issue).sending == len(NAMES)
+
+    def test_a_lost_lease_begins_nothing_more_and_ends_what_is_under_way(
+        self, sqlite: Database, tmp_path: Path
+    ) -> None:
+        channel = ManyLines(slow=["ann", "bob"])
+        world = make_lines(sqlite, channel)
+        journals = world.keep_journals(tmp_path / "journal")
+
+        def revoke() -> None:
+            while len(channel.order("start")) < 2:
+                pass
+            for path in journals.folder.glob("*.journal"):
+                journals.read(path.stem)
+            channel.answer("ann")
+            channel.answer("bob")
+
+        successor = threading.Thread(target=revoke)
+        issue = world.open()
+        successor.start()
+        world.drain(seconds=0.5)
+        successor.join()
+        assert channel.order("start")[:2] == ["ann", "bob"]
+        assert channel.order("finish")[:2] == ["ann", "bob"]
+        entries = world.log(issue)
+        assert [len(entries[world.address(name)].attempts) for name in ("ann", "bob")] == [1, 1]
+        world.check_sum(issue)
