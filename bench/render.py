@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from distributor.channels import Channel, load_channels
 from distributor.channels.email import render as email
 from distributor.model import Message, Post
 from distributor.posts import load_posts, read_post
+from distributor.preflight import Facts, examine, read_proof
 from distributor.settings import Newsletter, Settings, load_settings
 
 PROJECT = Path(__file__).parents[1]
 TURNS = 30
+#: On which the post is checked.
+DAY = date(2026, 1, 1)
 #: Milliseconds for a day's post on every channel, once the libraries are warm.
 GOAL = 50
 PARAGRAPHS = 400
 
 
 def measure(path: Path | None = None) -> dict[str, Any]:
-    """Each channel's median and the whole in ms, premailer's part of it, and what 400 paragraphs add to a mail."""
+    """Medians in ms of each channel and of all, of premailer's part and of the checks; what 400 paragraphs add to a mail."""
     settings = load_settings(PROJECT, {})
     newsletter = next(iter(settings.newsletters.values()))
     post, channels = _post(path, newsletter), _channels(settings)
@@ -36,6 +40,7 @@ def measure(path: Path | None = None) -> dict[str, Any]:
         "milliseconds": times,
         "all": _median(lambda: [render() for render in renders.values()]),
         "premailer": _premailer(channels["email"], post, newsletter),
+        "preflight": _median(lambda: examine(read_proof(post, newsletter, DAY, Facts()))),
         "bytes": sizes,
         "markup of 400 paragraphs": _growth(channels["email"], post, newsletter),
     }
@@ -102,6 +107,7 @@ def _shown(result: Mapping[str, Any]) -> str:
         *((f"render {name}, ms", value) for name, value in result["milliseconds"].items()),
         (f"all channels, ms (goal: {GOAL})", result["all"]),
         ("of which premailer, ms", result["premailer"]),
+        ("the checks before a send, ms", result["preflight"]),
         (f"markup that {PARAGRAPHS} paragraphs add to a mail, bytes", result["markup of 400 paragraphs"]),
     ]
     return table([f"{result['post']}, {result['characters']:,} characters", "warm, median of 30"], rows)

@@ -246,7 +246,7 @@ class TestTallyOnRedis:
             assert tally.marked(["nonce"])
             assert not tally.mark("nonce", 60)
             assert tally.mark("alone", 60)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 20, "108 calls, none of which waits"
 
     def test_back_again_it_is_shared_again(
         self, own_redis: OwnServer, monkeypatch: pytest.MonkeyPatch

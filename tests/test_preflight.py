@@ -751,22 +751,11 @@ class TestGoodPosts:
         ids=lambda line: line[:8],
     )
     def test_a_long_line_takes_no_longer_than_its_length(self, line: str, tmp_path: Path) -> None:
-        """A square of the length would take ten seconds here, and more; in time of our own, as below."""
+        """A square of the length would take ten seconds here, and more; in time of our own: the machine may have more to do."""
         proof = read_proof(write(tmp_path, HEAD + line + "\n"), NEWSLETTER, DAY)
         begun = time.thread_time()
         examine(proof)
         assert time.thread_time() - begun < 2
-
-    def test_it_takes_twenty_milliseconds_at_most(self) -> None:
-        """The best of five, in time of our own: the machine may have more to do."""
-        post = max(GOOD, key=lambda post: len(post.body))
-        facts = Facts(recent=[post for post in GOOD if post is not GOOD[-1]])
-        took = []
-        for _ in range(5):
-            begun = time.thread_time()
-            examine(read_proof(post, NEWSLETTER, DAY, facts))
-            took.append(time.thread_time() - begun)
-        assert min(took) < 0.020
 
 
 PIECES = st.sampled_from(
