@@ -581,6 +581,31 @@ class TestPages:
         assert desk.call("GET", f"/api/issues?cursor={cursor}").status_code == 422
 
 
+class TestOtherParameters:
+    @pytest.mark.parametrize(
+        ("method", "path", "others"),
+        [
+            ("GET", "/api/subscribers?adress=li@readers.example", ["adress"]),
+            ("GET", "/api/issues?limit=3&State=sent&states=sent", ["State", "states"]),
+            ("DELETE", "/api/subscribers/1?dry_run=1", ["dry_run"]),
+            (
+                "GET",
+                "/api/issues?" + "&".join(f"{letter * 70}=1" for letter in "abcdefg"),
+                [letter * 60 for letter in "abcde"],
+            ),
+        ],
+    )
+    def test_what_a_call_does_not_know_is_refused(
+        self, desk: Desk, method: str, path: str, others: list[str]
+    ) -> None:
+        desk.world.subscribe("li")
+        before = row_counts(desk.world.database)
+        response = desk.call(method, path)
+        assert (response.status_code, problem(response)["type"]) == (422, "/docs#wrong-fields")
+        assert [error["parameter"] for error in problem(response)["errors"]] == others
+        assert row_counts(desk.world.database) == before
+
+
 class TestWhatIsNotThere:
     def test_a_number_that_nothing_has(self, desk: Desk) -> None:
         desk.issue("li", failed="gone")

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from inspect import getdoc
 from typing import Any, NamedTuple
 
-from fastapi import APIRouter, Security
+from fastapi import APIRouter, Depends, Security
 
 from distributor.bootstrap import Distributor
 from distributor.model import Permission as May
 from distributor.web.api.door import Door
 from distributor.web.api.issues import IssueCalls
+from distributor.web.api.refusing import no_other_parameters
 from distributor.web.api.subscribers import SubscriberCalls
 from distributor.web.api.telling import EventCalls, WebhookCalls
 from distributor.web.describing import described
@@ -41,7 +42,7 @@ def operators_router(distributor: Distributor) -> APIRouter:
             f"/api/{operation.path}",
             operation.does,
             methods=[operation.method],
-            dependencies=[Security(door, scopes=[operation.may])],
+            dependencies=[Security(door, scopes=[operation.may]), Depends(no_other_parameters)],
             responses=described(*ALWAYS, *operation.problems),
             summary=description.partition("\n")[0].removesuffix("."),
             description=description,

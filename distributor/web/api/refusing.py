@@ -4,12 +4,18 @@ import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from fastapi import Request
+from fastapi.routing import APIRoute
+
 from distributor.audience import normalise
 from distributor.errors import RequestRefused
 from distributor.sentlog import SentLogBroken
 from distributor.web.problems import Problem, Wrong
 
 log = logging.getLogger(__name__)
+
+#: Of the parameters that are none, so many are named, each with so many characters.
+MOST, LONGEST = 5, 60
 
 
 def not_found(what: str) -> Problem:
@@ -19,6 +25,23 @@ def not_found(what: str) -> Problem:
 def wrong_field(name: str, detail: str, *, parameter: bool = False) -> Problem:
     wrong = Wrong(detail=detail, parameter=name) if parameter else Wrong(f"#/{name}", detail)
     return Problem("wrong-fields", "nothing was done; `errors` says what to mend", [wrong])
+
+
+def no_other_parameters(request: Request) -> None:
+    """A dependency of every call: a filter that is misspelt must not mean "all". Raises Problem."""
+    route: APIRoute = request.scope["route"]
+    known = {field.alias for field in route.dependant.query_params}
+    if others := sorted(set(request.query_params) - known):
+        detail = (
+            f"no parameter of this call; there are: {', '.join(sorted(known))}"
+            if known
+            else "this call has none"
+        )
+        raise Problem(
+            "wrong-fields",
+            "nothing was done",
+            [Wrong(detail=detail, parameter=name[:LONGEST]) for name in others[:MOST]],
+        )
 
 
 @contextmanager
