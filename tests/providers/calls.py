@@ -5,10 +5,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -58,6 +59,18 @@ def certificate() -> bytes:
         .sign(rsa_key(), hashes.SHA256())
     )
     return made.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture(autouse=True)
+def resends_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of Resend's library stands at AT, for the modules that import this."""
+
+    class Standing(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(AT.timestamp(), tz)
+
+    monkeypatch.setattr("standardwebhooks.webhooks.datetime", Standing)
 
 
 class Fetched:
@@ -259,11 +272,11 @@ def resend(
     data: Words,
     *,
     number: str = "msg_1",
-    at: datetime | None = None,
+    at: datetime = AT,
     secret: str = RESEND_SECRET,
     created: datetime = AT,
 ) -> Call:
-    """Its library reads the clock, so the call is signed now; `created_at` is the event's time."""
+    """`created_at` is the event's time. Its library reads the clock, which `resends_clock` sets."""
     words = {
         "type": kind,
         "created_at": created.isoformat(),
@@ -273,7 +286,7 @@ def resend(
             **data,
         },
     }
-    body, moment = body_of(words), at or datetime.now(UTC)
+    body, moment = body_of(words), at
     return Call(
         headers={
             "svix-id": number,

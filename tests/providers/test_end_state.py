@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import pytest
-from calls import AT, NAMES, STORY, Call, forged, providers, story
+from calls import AT, NAMES, STORY, Call, forged, providers, resends_clock, story  # noqa: F401 - autouse
 from fakes import BOTH, World, make_world, migrated_database
 
 from distributor.db import Database

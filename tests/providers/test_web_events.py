@@ -100,7 +100,7 @@ def complaint(name: str) -> Call:
         "mailgun": lambda: calls.mailgun({"event": "complained"}, at=now),
         "sendgrid": lambda: calls.sendgrid({"event": "spamreport", "sg_event_id": "e"}, at=now),
         "postmark": lambda: calls.postmark_bounce("SpamComplaint"),
-        "resend": lambda: calls.resend("email.complained", {}),
+        "resend": lambda: calls.resend("email.complained", {}, at=now),
         "aliyun": lambda: calls.aliyun("dm:Feedback:FblReport", {"block_email": READER}, at=now),
         "tencent": lambda: calls.tencent("spamreport"),
     }
