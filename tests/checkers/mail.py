@@ -17,7 +17,7 @@ from .source import INVISIBLE, Source
 
 LINE = 998  # RFC 5322 §2.1.1, without CRLF
 CLIPPED = 100_000  # bytes of HTML: Gmail clips a little above
-#: A post this short never needs a teaser.
+#: A post that has so few characters, with those of its addresses, never needs a teaser.
 SURELY_FITS = 15_000
 
 ONCE = (
