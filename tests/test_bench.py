@@ -290,7 +290,8 @@ def test_the_name_of_a_process_may_hold_brackets_and_blanks() -> None:
 
 
 def test_children_are_measured_and_ended_with_their_own_children(tmp_path: Path) -> None:
-    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); import time; time.sleep(60)'])"
+    at_work = "import time; all(iter(lambda: time.process_time() < 0.1, False)); print(1, flush=True); time.sleep(60)"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {at_work!r}])"
     log = tmp_path / "log"
     with Child("x", [sys.executable, "-c", script], log=log, environment=os.environ, cwd=tmp_path) as child:
         until = time.monotonic() + 30

@@ -11,6 +11,8 @@ from .source import INVISIBLE, Source, without_tail
 #: emphasis (whose reading beside Han characters the project improves on). `test_corpus` looks for those signs itself.
 _NOISE = re.compile(r"[\s*>\u200b-\u200f\u202a-\u202e\u2060-\u2069\u00ad\u034f]|" + INVISIBLE.pattern)
 ADDRESS = re.compile(r"https?://[!-;=?-~]+")
+#: With Han in it as well, which some write and others encode.
+_ANY_ADDRESS = re.compile(r"(?:https?|mailto):\S+", re.IGNORECASE)
 SHOWN = 40
 
 #: Markdown or HTML that a reader should not see, unless the post itself shows it.
@@ -29,7 +31,8 @@ MARKERS = {
 
 def squeezed(text: str) -> str:
     """Comparable: addresses decoded, H₂O as H2O, no noise."""
-    return _NOISE.sub("", normalize("NFKC", unquote(text.removeprefix("mailto:"))))
+    text = _ANY_ADDRESS.sub(lambda found: unquote(found[0]), text.removeprefix("mailto:"))
+    return _NOISE.sub("", normalize("NFKC", text))
 
 
 def lost_text(source: Source, visible: str) -> Iterator[str]:
