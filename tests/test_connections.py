@@ -236,6 +236,17 @@ class TestOverlap:
         letting_it_come.join()
         assert channel.order("finish")[:3] == ["bob", "cy", "dora"]
 
+    def test_others_take_further_permits_while_one_who_is_announced_waits(self, sqlite: Database) -> None:
+        channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=20, burst=4)])
+        world = make_lines(sqlite, channel)
+        world.open()
+        letting_it_come = threading.Timer(0.5, channel.answer, ["ann"])
+        letting_it_come.start()
+        world.drain()
+        letting_it_come.join()
+        assert channel.order("finish") == ["bob", "dora", "eve", "fay", "ann", "cy"]
+        assert channel.lines[0].sent == [("ann", "cy"), ("cy", None)]
+
     def test_nobody_takes_the_permit_of_one_who_is_announced(self, sqlite: Database) -> None:
         channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=1, burst=4)])
         channel.at_start["bob"] = Rejected(text="no such user", code="550")

@@ -303,6 +303,7 @@ class Lane:
             for attempt in now.under_way.values():  # with an answer unread, it must carry nothing else
                 self.ways.drop(attempt.way.relay)
             raise
+        now.sent.halt = now.sent.halt or now.closing
         now.sent.unused += [Postponed(delivery=item.delivery) for item in now.queue]
         return now.sent
 
@@ -315,7 +316,10 @@ class Lane:
                 continue
             wait = self._leave(attempt, now.queue)
             if isinstance(wait, Halt):
-                now.sent.halt = wait
+                if attempt.connection or self.stop.is_set():
+                    now.sent.halt = wait
+                else:
+                    now.close(wait)
             elif wait:
                 self._rest(now, wait)
             else:
@@ -368,15 +372,14 @@ class Lane:
     def _next(self, now: InHand) -> Try | None:
         """The first who has a connection; None: an answer must come before.
 
-        Whom a connection has announced waits for it, lets the next one go before, and is sure of a permit.
+        Whom a connection has announced waits for it, and lets the next one go before.
         """
         for attempt in now.queue:
-            connection, way = attempt.connection, attempt.way
-            if connection is None:
-                if way.free and (way.permits > len(way.connections) or not way.promised or way.spare > 0):
+            if attempt.connection is None:
+                if attempt.way.free:
                     return attempt
                 break
-            if not connection.busy:
+            if not attempt.connection.busy:
                 return attempt
         if now.under_way:
             return None
@@ -385,13 +388,14 @@ class Lane:
     def _leave(self, attempt: Try, queue: Collection[Try]) -> Halt | float:
         """0.0 when the attempt may begin, else how long it waits, or why the slice ends before it.
 
-        What was announced goes in any case: its connection would have to be given up.
+        The permit of one who is announced is nobody else's.
         """
+        way = attempt.way
         if attempt.connection is not None:
-            return self._permit(attempt.way, queue, math.inf)
+            return self._permit(way, queue, math.inf, in_hand=way.permits > 0)
         if not self._may_go_on():
             return AGAIN  # and not behind the slice: the next drain waits for the last lane of this one
-        return self._permit(attempt.way, queue, self._until)
+        return self._permit(way, queue, self._until, in_hand=way.has_spare)
 
     def _take_out_walled(self, now: InHand) -> None:
         """Those whose domain is not to be tried go back before one of them is announced, or given a permit."""
@@ -436,19 +440,19 @@ class Lane:
         """How long the recipient's domain is not to be tried; asked anew with each slice."""
         return self._walls.get(self.channel.domain_key(delivery.recipient)) if self._walls else None
 
-    def _permit(self, way: Way, queue: Collection[Try], until: float) -> Halt | float:
+    def _permit(self, way: Way, queue: Collection[Try], until: float, *, in_hand: bool) -> Halt | float:
         """Takes one permit (0.0), with more in advance when there are; else how long to wait, or why the slice ends."""
         if self.stop.is_set():
             return AGAIN
-        if time.monotonic() >= (until if way.permits else until - PERMIT_AHEAD):  # none is taken and not used
+        if time.monotonic() >= (until if in_hand else until - PERMIT_AHEAD):  # none is taken and not used
             return AT_ONCE  # another chunk's turn: what is slow holds no lane
-        if not way.permits and (wait := self._reserve(way, queue, until)):
+        if not in_hand and (wait := self._reserve(way, queue, until)):
             return wait
         return way.use_permit()
 
     def _reserve(self, way: Way, queue: Collection[Try], until: float) -> Halt | float:
         """Takes permits for those of the queue (0.0)."""
-        wanted = sum(item.way is way for item in queue) or 1
+        wanted = sum(item.way is way and item.connection is None for item in queue) or 1
         asked_at = time.monotonic()  # an answer that comes late must not make the permit late
         grant = self.engine.pacer.reserve(way.limits, wanted, within=PERMIT_AHEAD)
         if grant.permits:
@@ -567,7 +571,7 @@ class Lane:
     def _part_wait(self, way: Way) -> float:
         """Waits for the permit of a further part; returns 0.0, or the seconds that are still missing."""
         until = time.monotonic() + PART_WAIT
-        while wait := self._permit(way, (), until):
+        while wait := self._permit(way, (), until, in_hand=way.permits > 0):
             seconds = wait.seconds if isinstance(wait, Halt) else wait
             if isinstance(wait, Halt) and (not seconds or time.monotonic() + seconds >= until):
                 return max(seconds, 1.0)

@@ -158,6 +158,14 @@ class InHand:
     queue: deque[Try]
     sent: Sent
     under_way: dict[Connection, Try] = field(default_factory=dict)
+    #: Why nobody else begins but those who are announced.
+    closing: Halt | None = None
+
+    def close(self, why: Halt) -> None:
+        """What was announced goes in any case: its connection would have to be given up."""
+        self.closing = why
+        self.sent.unused += [Postponed(delivery=item.delivery) for item in self.queue if not item.connection]
+        self.queue = deque(item for item in self.queue if item.connection)
 
 
 def behind_those_that_go_before(queue: Collection[Try], free: int) -> Try | None:

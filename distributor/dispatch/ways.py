@@ -90,8 +90,11 @@ class Way:
     next_at: float = 0.0
 
     def granted(self, grant: Grant, asked_at: float) -> None:
-        self.permits, self.interval = grant.permits, grant.interval
-        self.next_at = asked_at + grant.wait if grant.wait else 0.0
+        """Adds to those in hand, which then go as slowly."""
+        next_at, interval = asked_at + grant.wait if grant.wait else 0.0, grant.interval
+        if self.permits:
+            next_at, interval = max(next_at, self.next_at), max(interval, self.interval)
+        self.permits, self.next_at, self.interval = self.permits + grant.permits, next_at, interval
 
     @property
     def transport(self) -> Transport:
@@ -115,9 +118,9 @@ class Way:
         return number
 
     @property
-    def spare(self) -> int:
-        """Permits that are not for those who are announced."""
-        return self.permits - self.promised
+    def has_spare(self) -> bool:
+        """Whether there is a permit that is not for one who is announced."""
+        return self.permits > len(self.connections) or self.permits > self.promised
 
     def use_permit(self) -> float:
         """Takes one permit when its time has come (0.0), or tells the seconds until then."""
