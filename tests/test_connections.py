@@ -214,11 +214,8 @@ class TestOverlap:
         world.drain()
         assert channel.lines[0].sent[:2] == [("ann", "bob"), ("bob", None)]
 
-    def test_opening_them_does_not_use_up_the_slice(
-        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(lane, "SLICE_AGE", 1.0)
-        channel = ManyLines(opening=0.3)
+    def test_opening_them_does_not_use_up_the_slice(self, sqlite: Database) -> None:
+        channel = ManyLines(opening=0.5)
         world = make_lines(sqlite, channel, connections=4)
         issue = world.open()
         world.drain()
@@ -427,4 +424,4 @@ class TestTrouble:
         began = time.monotonic()
         world.drain(seconds=0.2)
         assert set(world.states(issue).values()) == {"unconfirmed"}
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1.3
