@@ -3,10 +3,14 @@
 import os
 import select
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeChannel, World, make_world
@@ -14,9 +18,12 @@ from fakes import FakeChannel, World, make_world
 from distributor.channels import Overlapping
 from distributor.channels.email.smtp import SmtpTransport
 from distributor.db import Database
+from distributor.dispatch import lane
 from distributor.dispatch.draining import widths
 from distributor.errors import Kind, Rejected, Scope, ServiceDown, Unavailable, Unconfirmed
-from distributor.model import Parcel, Receipt
+from distributor.journal import Journal, JournalBroken
+from distributor.model import Parcel, Receipt, Relay
+from distributor.pacing import Limit
 from distributor.settings import EngineSettings, Smtp
 
 NAMES = ("ann", "bob", "cy", "dora", "eve", "fay")
@@ -33,12 +40,16 @@ class ManyLines(FakeChannel):
     overlaps: bool = True
     slow: Sequence[str] = ()
     lines: list["Line"] = field(default_factory=list)
-    #: ("start", line, name) and ("finish", line, name), in order.
+    #: ("start", line, name) and ("finish", line, name), in order; ("open", line, relay) and ("close", line, relay).
     events: list[tuple[str, int, str]] = field(default_factory=list)
-    #: Name → what its `start` raises.
+    #: Name → what its first `start` raises.
     at_start: dict[str, Exception] = field(default_factory=dict)
     #: Connections it takes.
     most: int = 100
+    #: Seconds for which it waits for an answer.
+    patience: float = 60.0
+    #: Seconds that opening one takes.
+    opening: float = 0.0
 
     @contextmanager
     def open(self, relay: str, /) -> Iterator["Line"]:  # type: ignore[override]  # each has a line of its own
@@ -46,8 +57,12 @@ class ManyLines(FakeChannel):
             if self.opened > self.most:
                 text = "421 too many connections"
                 raise Unavailable(text=text, code="421", scope=Scope.CHANNEL, counts=False)
-            self.lines.append(Line(self, len(self.lines)))
-            yield self.lines[-1]
+            line = Line(self, len(self.lines))
+            self.lines.append(line)
+            time.sleep(self.opening)
+            self.events.append(("open", line.number, relay))
+            yield line
+            self.events.append(("close", line.number, relay))
 
     def answer(self, name: str) -> None:
         """Lets the answer to a slow one come."""
@@ -80,11 +95,11 @@ class Line:
     def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
         assert self.parcel is None, "one message at a time over each connection"
         name = name_of(parcel)
-        if error := self.channel.at_start.get(name):
+        if error := self.channel.at_start.pop(name, None):
             raise error
         self.channel.events.append(("start", self.number, name))
         self.sent.append((name, name_of(then) if then else None))
-        self.parcel = parcel
+        self.parcel, self.began = parcel, time.monotonic()
         if name not in self.channel.slow:
             os.write(self.far_end, b"!")
 
@@ -94,9 +109,14 @@ class Line:
     def fileno(self) -> int:
         return self.near_end
 
+    def patience(self) -> float:
+        return max(self.began + self.channel.patience - time.monotonic(), 0.0)
+
     def finish(self) -> Receipt:
         parcel, self.parcel = self.parcel, None
         assert parcel is not None
+        if not self.has_answer():
+            raise Unconfirmed(text="timed out")
         os.read(self.near_end, 1)
         self.channel.events.append(("finish", self.number, name_of(parcel)))
         return self.channel.send(parcel)
@@ -140,7 +160,8 @@ class TestOverlap:
         issue = world.open()
         assert world.drain() == len(NAMES)
         assert set(world.states(issue).values()) == {"sent"}
-        assert [event for event, _line, _name in channel.events[:4]] == ["start", "start", "finish", "start"]
+        talk = [event for event, _line, _name in channel.events if event not in {"open", "close"}]
+        assert talk[:4] == ["start", "start", "finish", "start"]
         assert channel.order("start") == list(NAMES)
         assert {line for _event, line, _name in channel.events} == {0, 1}
         assert channel.opened == 2
@@ -177,6 +198,62 @@ class TestOverlap:
                 assert then == following
                 announced += then is not None
         assert announced == 3
+
+    def test_nobody_is_announced_who_would_go_too_late(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lane, "SLICE_AGE", 1.0)
+        channel = ManyLines(slow=NAMES[:2])
+        world = make_lines(sqlite, channel, connections=1)
+        world.open()
+        coming = [
+            threading.Timer(0.7 * number, channel.answer, [name]) for number, name in enumerate(NAMES[:2], 1)
+        ]
+        for timer in coming:
+            timer.start()
+        world.drain()
+        assert channel.lines[0].sent[:2] == [("ann", "bob"), ("bob", None)]
+
+    def test_opening_them_does_not_use_up_the_slice(self, sqlite: Database) -> None:
+        channel = ManyLines(opening=0.5)
+        world = make_lines(sqlite, channel, connections=4)
+        issue = world.open()
+        world.drain()
+        assert set(world.states(issue).values()) == {"sent"}
+        first = [event for event, _line, _name in channel.events].index("start")
+        assert first < 4, "the others are opened with the next slice"
+
+    def test_an_answer_that_is_out_holds_up_no_permit(self, sqlite: Database) -> None:
+        channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=20)])
+        world = make_lines(sqlite, channel)
+        world.open()
+        letting_it_come = threading.Timer(0.4, channel.answer, ["ann"])
+        letting_it_come.start()
+        world.drain()
+        letting_it_come.join()
+        assert channel.order("finish")[:3] == ["bob", "cy", "dora"]
+
+    def test_others_take_further_permits_while_one_who_is_announced_waits(self, sqlite: Database) -> None:
+        channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=20, burst=4)])
+        world = make_lines(sqlite, channel)
+        world.open()
+        letting_it_come = threading.Timer(0.5, channel.answer, ["ann"])
+        letting_it_come.start()
+        world.drain()
+        letting_it_come.join()
+        assert channel.order("finish") == ["bob", "dora", "eve", "fay", "ann", "cy"]
+        assert channel.lines[0].sent == [("ann", "cy"), ("cy", None)]
+
+    def test_nobody_takes_the_permit_of_one_who_is_announced(self, sqlite: Database) -> None:
+        channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=1, burst=4)])
+        channel.at_start["bob"] = Rejected(text="no such user", code="550")
+        world = make_lines(sqlite, channel, connections=3)
+        world.open()
+        letting_it_come = threading.Timer(0.3, channel.answer, ["ann"])
+        letting_it_come.start()
+        world.drain(seconds=0.5)
+        letting_it_come.join()
+        assert channel.lines[0].sent[:2] == [("ann", "dora"), ("dora", None)]
 
     def test_every_result_is_its_own(self, sqlite: Database) -> None:
         channel = ManyLines()
@@ -267,3 +344,84 @@ class TestTrouble:
         entries = world.log(issue)
         assert [len(entries[world.address(name)].attempts) for name in ("ann", "bob")] == [1, 1]
         world.check_sum(issue)
+
+    def test_of_a_relay_that_stops_they_are_closed_before_it_is_asked_for_others(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lane, "STOP_FIRST", timedelta(0))
+        channel = ManyLines()
+        world = make_lines(sqlite, channel)
+        channel.at_start["bob"] = Unavailable(text="it is down", scope=Scope.CHANNEL, counts=False)
+        issue = world.open()
+        world.drain()
+        assert set(world.states(issue).values()) == {"sent"}
+        assert [event for event, _line, _name in channel.events if event in {"open", "close"}] == [
+            *["open", "open", "close", "close"] * 2
+        ]
+
+    def test_one_whose_answer_was_not_read_carries_nothing_else(
+        self, sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lane, "STOP_FIRST", timedelta(0))
+        channel = ManyLines(slow=["ann"])
+        world = make_lines(sqlite, channel, chunk=3)
+        world.keep_journals(tmp_path / "journal")
+        begin, begun = Journal.begin, iter([None, JournalBroken("it is full")])
+
+        def broken_at_the_second(*arguments: Any) -> None:
+            if error := next(begun, None):
+                raise error
+            begin(*arguments)
+
+        monkeypatch.setattr(Journal, "begin", broken_at_the_second)
+        issue = world.open()
+        world.drain()
+        states = world.states(issue)
+        assert [states[name] for name in ("dora", "eve", "fay")] == ["sent"] * 3
+        assert ("close", 0, "fake") in channel.events[:5]
+        assert {line for event, line, _name in channel.events[5:] if event == "start"} == {2, 3}
+
+    def capped(self, sqlite: Database, monkeypatch: pytest.MonkeyPatch, away: str, which: int) -> World:
+        """A relay with a daily cap; that call (from 0) of the ledger's method does not reach the database."""
+        relay, limit = Relay(name="fake", daily_cap=100), Limit("email/fake", rate=100, burst=3)
+        world = make_lines(sqlite, ManyLines(ways_out=(relay,), pace=[limit]))
+        real: Callable[..., Any] = getattr(world.ledger, away)
+        calls = count()
+
+        def call(*arguments: Any) -> Any:
+            if next(calls) == which:
+                raise ServiceDown("the database is away")
+            return real(*arguments)
+
+        monkeypatch.setattr(world.ledger, away, call)
+        return world
+
+    def test_while_the_database_is_away_nobody_is_lost_who_waits_for_a_permit(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = self.capped(sqlite, monkeypatch, "take_allowance", 1)
+        issue = world.open()
+        assert world.drain() == len(NAMES)
+        assert set(world.states(issue).values()) == {"sent"}
+        world.check_sum(issue)
+
+    def test_while_the_database_is_away_answers_are_read(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = self.capped(sqlite, monkeypatch, "return_allowance", 0)
+        wall = Unavailable(text="too fast", scope=Scope.DOMAIN, kind=Kind.THROTTLE, code="450")
+        world.channel.script[world.address("bob")] = [wall]
+        issue = world.open()
+        world.drain(seconds=0.5)
+        assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent", "cy": "sent"}
+        world.check_sum(issue)
+
+    def test_all_that_are_dead_are_waited_for_at_once(self, sqlite: Database) -> None:
+        names = NAMES[:3]
+        channel = ManyLines(slow=names, patience=0.5)
+        world = make_lines(sqlite, channel, names, connections=3)
+        issue = world.open()
+        began = time.monotonic()
+        world.drain(seconds=0.2)
+        assert set(world.states(issue).values()) == {"unconfirmed"}
+        assert time.monotonic() - began < 1.3

@@ -331,6 +331,25 @@ class TestTakenOver:
         world.drain()
         assert world.channel.reached == [ANN, BOB, CY, DORA]
 
+    def test_between_two_parts_what_went_is_known(
+        self, sqlite: Database, journals: Journals, one_clock: Callable[[World], None]
+    ) -> None:
+        channel = FakeChannel(parts=2)
+        world = make_journalled(sqlite, journals, channels=[channel])
+        one_clock(world)
+        issue = world.open()
+
+        def too_late(_parcel: Parcel) -> Receipt:
+            world.clock.forward(LEASE)
+            return Receipt(provider_id="p1")
+
+        channel.script[ANN] = [too_late]
+        world.drain()
+        assert Counter(channel.reached) == dict.fromkeys((ANN, BOB, CY, DORA), 2)
+        assert world.log(issue)[ANN].receipts[0] == "p1"
+        assert left_over(journals) == []
+        world.check_sum(issue)
+
     def test_another_host_waits_and_the_holder_stops_by_its_own_clock(
         self, world: World, tmp_path: Path, one_clock: Callable[[World], None]
     ) -> None:

@@ -47,6 +47,9 @@ class Overlapping(Transport, Protocol):
     def fileno(self) -> int:
         """What can be polled for the answer."""
 
+    def patience(self) -> float:
+        """Seconds for which the answer is still waited for; then `finish` raises at once."""
+
     def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
         """`send` without its answer, which `finish` reads before anything else is sent. Raises as `send` does."""
 

@@ -1,22 +1,31 @@
-"""A lane: one connection (one for each relay) in one thread.
+"""A lane: one thread, with its connections to each relay.
 
 It leases a chunk, commits the intent for a slice of it, sends the slice, and commits how that ended together with the
-next intent. Message by message its journal says what is under way, so that `kill -9` leaves one message in doubt.
+next intent. Message by message its journal says what is under way, so that `kill -9` leaves one message a connection in
+doubt.
 """
 
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from distributor.dispatch.engine import Engine, Stop, placeholder_values
 from distributor.dispatch.hold import Hold, Keeper, clock
 from distributor.dispatch.known import KnownIssues
+from distributor.dispatch.trying import (
+    AGAIN,
+    AT_ONCE,
+    Halt,
+    InHand,
+    Sent,
+    Try,
+    behind_those_that_go_before,
+)
 from distributor.dispatch.ways import Connection, NoWay, Way, Ways, first_answered, stop_names
 from distributor.errors import (
     Kind,
@@ -28,14 +37,13 @@ from distributor.errors import (
     Unconfirmed,
     frames_of,
 )
-from distributor.journal import NOTHING_SENT, JournalBroken, NoJournal, Progress, record_of
+from distributor.journal import JournalBroken, NoJournal, record_of
 from distributor.ledger import NOTHING_DUE, LeaseLost, Postponed, Slice
 from distributor.model import (
     Delivery,
     DeliveryState,
     Outcome,
     Parcel,
-    Receipt,
     Relay,
     SuppressionReason,
 )
@@ -46,7 +54,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A slice older than this is given back: who left after the intent must be skipped two seconds later (guarantee 6).
+#: A slice older than this is given back: who left after the intent must be skipped two seconds later (guarantee 9).
 SLICE_AGE = 1.5
 #: Longest pause between two parts of one message; beyond it the delivery goes back and resumes at its next part.
 PART_WAIT = 5.0
@@ -72,114 +80,6 @@ IDLE_NAP = 0.5
 PERMIT_NAP = 0.02
 #: So many bugs of a transport stop its channel for a while.
 MOST_BUGS = 3
-#: Seconds that a permit may be used before its time: a sleep costs more than sending a mail.
-PERMIT_EARLY = 0.002
-
-
-@dataclass(frozen=True)
-class Halt:
-    """Why a lane gives its chunk back before it is done, and when the chunk may be taken again."""
-
-    due_in: timedelta | None = None
-    stop_lane: bool = False
-
-
-@dataclass
-class Sent:
-    """How far a slice came: what ended how (and as the journal has it), and what goes back untried."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    noted: list[str] = field(default_factory=list)
-    unused: list[Postponed] = field(default_factory=list)
-    halt: Halt | None = None
-
-
-class Try:
-    """A delivery that a lane is about to send, or sends: its parts, how far they came, since when."""
-
-    def __init__(
-        self, delivery: Delivery, parcels: Sequence[Parcel], way: Way, refusal: Rejected | None = None
-    ) -> None:
-        """`refusal`: why there is nothing to send."""
-        self.delivery, self.parcels, self.way, self.refusal = delivery, parcels, way, refusal
-        #: The one that has announced it.
-        self.connection: Connection | None = None
-        self.parts_sent = delivery.parts_sent
-        self.receipts: Sequence[str] = delivery.receipts
-        self.receipt = _NO_RECEIPT
-        self.new_address: str | None = None
-        self.noted = ""
-
-    def start(self) -> None:
-        self.started_at = datetime.now(UTC)
-        self._clock = time.monotonic()
-
-    @property
-    def sent_something(self) -> bool:
-        return self.parts_sent > self.delivery.parts_sent
-
-    @property
-    def progress(self) -> Progress:
-        return Progress(self.parts_sent, self.receipts) if self.parts_sent else NOTHING_SENT
-
-    def remaining(self) -> Iterator[tuple[int, Parcel]]:
-        """Number and parcel of each part, as long as parts are left; each knows the receipts of those before it.
-
-        Raises Rejected when there is nothing to send.
-        """
-        if self.refusal:
-            raise self.refusal
-        for number, parcel in enumerate(self.parcels, 1):
-            if self.parts_left:
-                yield number, parcel._replace(receipts=self.receipts) if self.sent_something else parcel
-
-    def accepted(self, receipt: Receipt) -> None:
-        """One more part is there, or all that were left."""
-        parts = self.parts_left if receipt.whole else 1
-        self.receipt = receipt
-        self.new_address = receipt.address or self.new_address
-        self.receipts = (*self.receipts, *[receipt.provider_id or ""] * parts)
-        self.parts_sent += parts
-
-    @property
-    def _duration_ms(self) -> int:
-        return int((time.monotonic() - self._clock) * 1000 + 0.5)
-
-    @property
-    def parts_left(self) -> int:
-        return len(self.parcels) - (self.parts_sent - self.delivery.parts_sent)
-
-    def sent(self) -> Outcome:
-        """`ended`, as nearly all do."""
-        return Outcome(
-            self.delivery,
-            DeliveryState.SENT,
-            self.started_at,
-            self._duration_ms,
-            self.parts_sent,
-            self.receipts,
-            self.receipt.code,
-            self.receipt.text,
-            new_address=self.new_address,
-            relay=self.way.relay.name,
-        )
-
-    def ended(self, state: DeliveryState, **details: Any) -> Outcome:
-        """The outcome; `details` are its other fields."""
-        return Outcome(
-            delivery=self.delivery,
-            state=state,
-            started_at=self.started_at,
-            duration_ms=self._duration_ms,
-            parts_sent=self.parts_sent,
-            receipts=self.receipts,
-            new_address=self.new_address,
-            relay=self.way.relay.name,
-            **details,
-        )
-
-
-_NO_RECEIPT = Receipt()
 
 
 class Lane:
@@ -297,7 +197,7 @@ class Lane:
             self._fit(sent)
             halt = sent.halt or AGAIN
             more = halt == AGAIN and self._may_go_on()
-            slice_ = self._turn(hold, sent, _behind(sent, slice_.last) if more else None)
+            slice_ = self._turn(hold, sent, sent.resume_behind(slice_.last) if more else None)
             if halt != AGAIN:
                 return halt
         return AGAIN
@@ -392,37 +292,67 @@ class Lane:
     def _send_slice(self, hold: Hold, deliveries: Sequence[Delivery]) -> Sent:
         self._until = time.monotonic() + SLICE_AGE
         self._walls = self._blocked(deliveries)
-        queue, sent = self._ready(deliveries)
-        self._take_out_walled(queue, sent)
-        self._widen(queue)
-        under_way: dict[Connection, Try] = {}
-        while queue and sent.halt is None:
-            attempt = self._next(queue) if under_way else queue[0]
+        now = InHand(hold, *self._ready(deliveries))
+        self._take_out_walled(now)
+        self._widen(now.queue)
+        try:
+            self._send_queue(now)
+            while now.under_way:
+                self._finish_first(now)
+        except BaseException:
+            for attempt in now.under_way.values():  # with an answer unread, it must carry nothing else
+                self.ways.drop(attempt.way.relay)
+            raise
+        now.sent.halt = now.sent.halt or now.closing
+        now.sent.unused += [Postponed(delivery=item.delivery) for item in now.queue]
+        return now.sent
+
+    def _send_queue(self, now: InHand) -> None:
+        """Hands the queue over, until it is empty or something speaks against going on; some answers stay out."""
+        while now.queue and now.sent.halt is None:
+            attempt = self._next(now)
             if attempt is None:
-                self._finish_first(hold, under_way, queue, sent)
+                self._finish_first(now)
                 continue
-            sent.halt = self._leave(attempt, queue)
-            if sent.halt is None:
-                queue.remove(attempt)
-                result = self._attempt(hold, attempt, self._connection(attempt, queue), queue)
-                if isinstance(result, Connection):
-                    under_way[result] = attempt
+            wait = self._leave(attempt, now.queue)
+            if isinstance(wait, Halt):
+                if attempt.connection or self.stop.is_set():
+                    now.sent.halt = wait
                 else:
-                    self._ended(attempt, result, queue, sent)
-        while under_way:
-            self._finish_first(hold, under_way, queue, sent)
-        sent.unused += [Postponed(delivery=item.delivery) for item in queue]
-        return sent
+                    now.close(wait)
+            elif wait:
+                self._rest(now, wait)
+            else:
+                self._begin(now, attempt)
 
-    def _finish_first(
-        self, hold: Hold, under_way: dict[Connection, Try], queue: "deque[Try]", sent: Sent
-    ) -> None:
-        """Whoever is answered first: an answer that takes long holds up its own connection alone."""
-        connection = first_answered(under_way)
-        attempt = under_way.pop(connection)
-        self._ended(attempt, self._answered(hold, attempt, connection), queue, sent)
+    def _begin(self, now: InHand, attempt: Try) -> None:
+        now.queue.remove(attempt)
+        result = self._attempt(now, attempt, self._connection(attempt))
+        if isinstance(result, Connection):
+            now.under_way[result] = attempt
+        else:
+            self._ended(now, attempt, result)
 
-    def _ended(self, attempt: Try, result: Outcome | Halt, queue: "deque[Try]", sent: Sent) -> None:
+    def _finish_first(self, now: InHand, within: float = math.inf) -> bool:
+        """Whoever is answered first: an answer that takes long holds up its own connection alone. False: nobody was."""
+        connection = first_answered(now.under_way, within)
+        if connection is None:
+            return False
+        attempt = now.under_way.pop(connection)
+        self._ended(now, attempt, self._answered(now.hold, attempt, connection))
+        return True
+
+    def _rest(self, now: InHand, seconds: float) -> None:
+        """Reads the answers that come meanwhile."""
+        until = time.monotonic() + seconds
+        while now.under_way and now.sent.halt is None:
+            if not self._finish_first(now, max(until - time.monotonic(), 0.0)):
+                return
+        if now.sent.halt is None and (left := until - time.monotonic()) > 0:
+            self.engine.sleep(left)
+
+    def _ended(self, now: InHand, attempt: Try, result: Outcome | Halt) -> None:
+        sent = now.sent
         if isinstance(result, Halt):
             sent.halt = sent.halt or result
             sent.unused.append(Postponed(delivery=attempt.delivery))
@@ -430,58 +360,55 @@ class Lane:
         sent.outcomes.append(result)
         sent.noted.append(attempt.noted)
         if result.state is not DeliveryState.SENT:
-            self._take_out_walled(queue, sent)
+            self._take_out_walled(now)
 
-    def _widen(self, queue: "Collection[Try]") -> None:
-        """As many connections as can be of use; none of them has announced anybody of this slice yet."""
+    def _widen(self, queue: Collection[Try]) -> None:
+        """As many connections as can be of use, unless opening them takes long; none has announced anybody yet."""
         for way in {item.way for item in queue}:
-            self.ways.widen(way, len(queue))
+            self.ways.widen(way, len(queue), self._until - SLICE_AGE / 2)
             for connection in way.connections:
                 connection.promised = False
 
-    def _next(self, queue: "Collection[Try]") -> Try | None:
-        """The first that goes at once. Whom a connection has announced waits for it, and lets the next one go before."""
-        for attempt in queue:
-            if self._goes_at_once(attempt):
-                return attempt
-            if attempt.connection is None:
-                return None
-        return None
+    def _next(self, now: InHand) -> Try | None:
+        """The first who has a connection; None: an answer must come before.
 
-    def _goes_at_once(self, attempt: Try) -> bool:
-        """Whether nothing is waited for before it goes."""
-        way, connection = attempt.way, attempt.connection
-        if not way.permits or way.early > PERMIT_EARLY:
-            return False
-        if connection is not None:
-            return not connection.busy
-        return way.free > 0
-
-    def _leave(self, attempt: Try, queue: "Collection[Try]") -> Halt | None:
-        """None when the attempt may begin, or why the slice ends before it.
-
-        What was announced goes in any case: its connection would have to be given up.
+        Whom a connection has announced waits for it, and lets the next one go before.
         """
+        for attempt in now.queue:
+            if attempt.connection is None:
+                if attempt.way.free:
+                    return attempt
+                break
+            if not attempt.connection.busy:
+                return attempt
+        if now.under_way:
+            return None
+        return next((attempt for attempt in now.queue if attempt.connection), now.queue[0])
+
+    def _leave(self, attempt: Try, queue: Collection[Try]) -> Halt | float:
+        """0.0 when the attempt may begin, else how long it waits, or why the slice ends before it.
+
+        The permit of one who is announced is nobody else's.
+        """
+        way = attempt.way
         if attempt.connection is not None:
-            return self._permit(attempt.way, queue, math.inf)
+            return self._permit(way, queue, math.inf, in_hand=way.permits > 0)
         if not self._may_go_on():
             return AGAIN  # and not behind the slice: the next drain waits for the last lane of this one
-        return self._permit(attempt.way, queue, self._until)
+        return self._permit(way, queue, self._until, in_hand=way.has_spare)
 
-    def _take_out_walled(self, queue: "deque[Try]", sent: Sent) -> None:
+    def _take_out_walled(self, now: InHand) -> None:
         """Those whose domain is not to be tried go back before one of them is announced, or given a permit."""
         if not self._walls:
             return
-        walled = [item for item in queue if self._wall(item.delivery)]
-        sent.unused += [
-            Postponed(delivery=item.delivery, due_in=self._wall(item.delivery)) for item in walled
-        ]
+        walled = [item for item in now.queue if self._wall(item.delivery)]
         for item in walled:
-            queue.remove(item)
+            now.sent.unused.append(Postponed(delivery=item.delivery, due_in=self._wall(item.delivery)))
+            now.queue.remove(item)
             if item.connection:
                 item.connection.promised = False
 
-    def _ready(self, deliveries: Sequence[Delivery]) -> "tuple[deque[Try], Sent]":
+    def _ready(self, deliveries: Sequence[Delivery]) -> tuple[deque[Try], Sent]:
         """Those that have a way out now; the others go back with a time, or all of them when the relay is not there."""
         ready: deque[Try] = deque()
         sent = Sent()
@@ -513,64 +440,61 @@ class Lane:
         """How long the recipient's domain is not to be tried; asked anew with each slice."""
         return self._walls.get(self.channel.domain_key(delivery.recipient)) if self._walls else None
 
-    def _permit(self, way: Way, queue: "Collection[Try]", until: float) -> Halt | None:
-        """Takes one permit, with more in advance when there are; None, or why the slice ends here."""
+    def _permit(self, way: Way, queue: Collection[Try], until: float, *, in_hand: bool) -> Halt | float:
+        """Takes one permit (0.0), with more in advance when there are; else how long to wait, or why the slice ends."""
         if self.stop.is_set():
             return AGAIN
-        if time.monotonic() >= (until if way.permits else until - PERMIT_AHEAD):  # none is taken and not used
+        if time.monotonic() >= (until if in_hand else until - PERMIT_AHEAD):  # none is taken and not used
             return AT_ONCE  # another chunk's turn: what is slow holds no lane
-        while not way.permits:
-            wanted = sum(item.way is way for item in queue) or 1
-            asked_at = time.monotonic()  # an answer that comes late must not make the permit late
-            grant = self.engine.pacer.reserve(way.limits, wanted, within=PERMIT_AHEAD)
-            if grant.permits:
-                allowed = self.ways.within_cap(way, grant.permits)
-                if not allowed:
-                    return AT_ONCE  # the relay's day is used up: the next chunk finds another one
-                way.granted(grant._replace(permits=allowed), asked_at)
-                break
-            if grant.wait > PERMIT_PATIENCE or time.monotonic() + grant.wait >= until:
-                return Halt(due_in=timedelta(seconds=grant.wait))
-            # With jitter: two workers must not stay in step, one of them always first.
-            self.engine.sleep(max(grant.wait - PERMIT_AHEAD, PERMIT_NAP) * (1 + self.engine.random() / 2))
-        if (early := way.use_permit()) > PERMIT_EARLY:
-            self.engine.sleep(early)
-        return None
+        if not in_hand and (wait := self._reserve(way, queue, until)):
+            return wait
+        return way.use_permit()
 
-    def _connection(self, attempt: Try, queue: "Collection[Try]") -> Connection:
+    def _reserve(self, way: Way, queue: Collection[Try], until: float) -> Halt | float:
+        """Takes permits for those of the queue (0.0)."""
+        wanted = sum(item.way is way and item.connection is None for item in queue) or 1
+        asked_at = time.monotonic()  # an answer that comes late must not make the permit late
+        grant = self.engine.pacer.reserve(way.limits, wanted, within=PERMIT_AHEAD)
+        if grant.permits:
+            try:
+                allowed = self.ways.within_cap(way, grant.permits)
+            except ServiceDown:
+                return AGAIN  # the turn waits for the database
+            if not allowed:
+                return AT_ONCE  # the relay's day is used up: the next chunk finds another one
+            way.granted(grant._replace(permits=allowed), asked_at)
+            return 0.0
+        if grant.wait > PERMIT_PATIENCE or time.monotonic() + grant.wait >= until:
+            return Halt(due_in=timedelta(seconds=grant.wait))
+        # With jitter: two workers must not stay in step, one of them always first.
+        return max(grant.wait - PERMIT_AHEAD, PERMIT_NAP) * (1 + self.engine.random() / 2)
+
+    def _connection(self, attempt: Try) -> Connection:
         """The one that has announced it, or else a free one."""
-        connection = attempt.connection
-        if connection is None:
-            free = (connection for connection in attempt.way.connections if connection.is_free)
-            connection = next(free, None) or _taken_from_another(attempt.way, queue)
+        connections = attempt.way.connections
+        connection = attempt.connection or next(one for one in connections if one.is_free)
         connection.promised = False
         return connection
 
-    def _attempt(
-        self, hold: Hold, attempt: Try, connection: Connection, queue: "Collection[Try]"
-    ) -> Outcome | Halt | Connection:
+    def _attempt(self, now: InHand, attempt: Try, connection: Connection) -> Outcome | Halt | Connection:
         """One try of a delivery. A Halt means that the channel is in trouble, and that this was no try.
 
         The connection: its answer is still to be read (`_answered`).
         """
-        journal, identity = hold.journal, attempt.delivery.identity
+        journal, identity = now.hold.journal, attempt.delivery.identity
+        result: Outcome | Halt
         attempt.start()
         try:
             for number, parcel in attempt.remaining():
                 if attempt.sent_something and (wait := self._part_wait(attempt.way)):
-                    result: Outcome | Halt = attempt.ended(
-                        DeliveryState.PENDING,
-                        retry_in=timedelta(seconds=wait),
-                        counts=False,
-                        text=f"{attempt.parts_sent} parts are sent",
-                    )
+                    result = attempt.broken_off(wait)
                     break
                 journal.begin(identity, attempt.progress)
-                if not hold.is_ours:
-                    journal.undo(identity)
-                    return AGAIN
+                if not now.hold.is_ours:
+                    result = attempt.broken_off(0.0) if attempt.sent_something else AGAIN
+                    break
                 last = number == len(attempt.parcels)
-                then = self._announced(attempt, connection, queue) if last else None
+                then = self._announced(attempt, connection, now.queue) if last else None
                 if last and connection.overlapping:
                     self._called(attempt, connection.overlapping.start, parcel, then)
                     connection.busy = True
@@ -580,7 +504,7 @@ class Lane:
                 result = attempt.sent()
         except SendError as error:
             result = self._trouble(error, attempt)
-        return self._noted(hold, attempt, result)
+        return self._noted(now.hold, attempt, result)
 
     def _answered(self, hold: Hold, attempt: Try, connection: Connection) -> Outcome | Halt:
         """How a try ended whose answer was still to be read."""
@@ -591,6 +515,7 @@ class Lane:
             result: Outcome | Halt = attempt.sent()
         except SendError as error:
             result = self._trouble(error, attempt)
+        connection.took = attempt.took
         return self._noted(hold, attempt, result)
 
     def _noted(self, hold: Hold, attempt: Try, result: Outcome | Halt) -> Outcome | Halt:
@@ -626,16 +551,18 @@ class Lane:
             text=f"the transport met a bug ({name}): it may have gone; see the log", code="bug"
         )
 
-    def _announced(self, attempt: Try, connection: Connection, queue: "Collection[Try]") -> Parcel | None:
-        """The parcel that this connection will carry next, if that is sure: its permit is in hand, and its time.
+    def _announced(self, attempt: Try, connection: Connection, queue: Collection[Try]) -> Parcel | None:
+        """The parcel that this connection will carry next, if that is sure: its permit is in hand, and it goes in time.
 
         Those before it in the queue have a connection that announced them, or take one of those that are free.
         """
         way = attempt.way
         free = way.free - 1  # besides this one
-        if way.permits <= free + way.promised or time.monotonic() >= self._until or not self._may_go_on():
+        if way.permits <= free + way.promised or not self._may_go_on():
             return None
-        following = _behind_those_that_go_before(queue, free)
+        if time.monotonic() + connection.took >= self._until:
+            return None
+        following = behind_those_that_go_before(queue, free)
         if following is None or following.way is not way or not following.parcels:
             return None
         following.connection, connection.promised = connection, True
@@ -644,14 +571,12 @@ class Lane:
     def _part_wait(self, way: Way) -> float:
         """Waits for the permit of a further part; returns 0.0, or the seconds that are still missing."""
         until = time.monotonic() + PART_WAIT
-        while (halt := self._permit(way, (), until)) and halt.due_in and time.monotonic() < until:
-            wait = halt.due_in.total_seconds()
-            if time.monotonic() + wait >= until:
-                break
-            self.engine.sleep(wait)
-        if halt is None:
-            return 0.0
-        return max(halt.due_in.total_seconds() if halt.due_in else 0.0, 1.0)
+        while wait := self._permit(way, (), until, in_hand=way.permits > 0):
+            seconds = wait.seconds if isinstance(wait, Halt) else wait
+            if isinstance(wait, Halt) and (not seconds or time.monotonic() + seconds >= until):
+                return max(seconds, 1.0)
+            self.engine.sleep(seconds)
+        return 0.0
 
     # ── troubles ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -760,38 +685,6 @@ class Lane:
             return self._asked[delivery.resend_id]
         issue = self._known.issue
         return issue.frozen_at or issue.opened_at
-
-
-#: The slice ends here, its rest goes back, and the lane goes on with it at once.
-AGAIN = Halt()
-#: The chunk goes back, due at once.
-AT_ONCE = Halt(due_in=timedelta(0))
-
-
-def _behind(sent: Sent, last: int) -> int:
-    """The number behind which the next slice begins: before the first that goes back without a time."""
-    again = [item.delivery.identity.seq for item in sent.unused if item.due_in is None]
-    return min(again, default=last + 1) - 1
-
-
-def _behind_those_that_go_before(queue: "Collection[Try]", free: int) -> Try | None:
-    """The first whom no connection has announced, and none of the free ones will carry."""
-    for item in queue:
-        if item.connection is None:
-            if not free:
-                return item
-            free -= 1
-    return None
-
-
-def _taken_from_another(way: Way, queue: "Collection[Try]") -> Connection:
-    """The connection of the last one who was announced over this way: it will take another one."""
-    for item in reversed(list(queue)):
-        connection = item.connection
-        if connection and connection in way.connections:
-            item.connection = None
-            return connection
-    return way.connections[0]
 
 
 def _suppression(channel: str, error: SendError) -> SuppressionReason | None:

@@ -5,16 +5,17 @@ has used up its day is passed over, and the others carry its share.
 """
 
 import logging
+import math
 import select
 import time
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from distributor.channels import Channel, Overlapping, Transport
 from distributor.dispatch.engine import Engine
-from distributor.errors import DistributorError, Scope, SendError, Unavailable, frames_of
+from distributor.errors import DistributorError, Scope, SendError, ServiceDown, Unavailable, frames_of
 from distributor.model import Recipient, Relay
 from distributor.pacing import Grant, Limit
 
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 
 #: A relay whose day is used up is looked at again after this: the cap may have been raised.
 CAP_WAIT = timedelta(minutes=10)
-#: Seconds without any answer after which a lane waits for one of them, as long as its transport does.
-ANSWER_PATIENCE = 5.0
+#: Seconds that a permit may be used before its time, and late ones catch up: a sleep costs more than sending a mail.
+PERMIT_EARLY = 0.002
 
 
 class NoWay(Exception):
@@ -37,30 +38,41 @@ class NoWay(Exception):
 class Connection:
     """An open transport, and what a lane does with it."""
 
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
+    def __init__(self, transport: Transport, closing: ExitStack) -> None:
+        """`closing` ends it."""
+        self.transport, self.closing = transport, closing
         self.overlapping = transport if isinstance(transport, Overlapping) else None
         #: An answer is awaited.
         self.busy = False
         #: It has announced somebody, and is kept for them.
         self.promised = False
+        #: Seconds that its last message took.
+        self.took = 0.0
 
     @property
     def is_free(self) -> bool:
         return not (self.busy or self.promised)
 
 
-def first_answered(awaited: Collection[Connection]) -> Connection:
-    """The first of those whose answer is there, or comes; after ANSWER_PATIENCE without any, the one that waits longest."""
+def first_answered(awaited: Collection[Connection], seconds: float = math.inf) -> Connection | None:
+    """The first of those whose answer is there, or comes within so many seconds; else None.
+
+    When the patience with one is over before any answers, it is that one, which was the first to leave.
+    """
     for connection in awaited:
         if connection.overlapping and connection.overlapping.has_answer():
             return connection
-    by_file = {one.overlapping.fileno(): one for one in awaited if one.overlapping}
-    poll = select.poll()
+    by_file: dict[int, Connection] = {}
+    poll, patience = select.poll(), math.inf
+    for connection in awaited:
+        if connection.overlapping:
+            patience = min(patience, connection.overlapping.patience())
+            by_file[connection.overlapping.fileno()] = connection
     for file in by_file:
         poll.register(file, select.POLLIN)
-    found = poll.poll(ANSWER_PATIENCE * 1000)
-    return by_file[found[0][0]] if found else next(iter(awaited))
+    if found := poll.poll(min(seconds, patience) * 1000):
+        return by_file[found[0][0]]
+    return next(iter(awaited)) if patience <= seconds else None
 
 
 @dataclass(eq=False)
@@ -78,8 +90,11 @@ class Way:
     next_at: float = 0.0
 
     def granted(self, grant: Grant, asked_at: float) -> None:
-        self.permits, self.interval = grant.permits, grant.interval
-        self.next_at = asked_at + grant.wait if grant.wait else 0.0
+        """Adds to those in hand, which then go as slowly."""
+        next_at, interval = asked_at + grant.wait if grant.wait else 0.0, grant.interval
+        if self.permits:
+            next_at, interval = max(next_at, self.next_at), max(interval, self.interval)
+        self.permits, self.next_at, self.interval = self.permits + grant.permits, next_at, interval
 
     @property
     def transport(self) -> Transport:
@@ -103,19 +118,21 @@ class Way:
         return number
 
     @property
-    def early(self) -> float:
-        """Seconds until the next permit's time."""
-        return max(self.next_at - time.monotonic(), 0.0) if self.next_at else 0.0
+    def has_spare(self) -> bool:
+        """Whether there is a permit that is not for one who is announced."""
+        return self.permits > len(self.connections) or self.permits > self.promised
 
     def use_permit(self) -> float:
-        """Takes one permit; returns the seconds until its time."""
+        """Takes one permit when its time has come (0.0), or tells the seconds until then."""
+        if self.next_at:
+            now = time.monotonic()
+            early = self.next_at - now
+            if early > PERMIT_EARLY:
+                return early
+            # Who is late does not catch up: a provider counts what comes close together.
+            self.next_at = max(self.next_at, now - PERMIT_EARLY) + self.interval
         self.permits -= 1
-        if not self.next_at:
-            return 0.0
-        early = self.early
-        # Who is late does not catch up: a provider counts what comes close together.
-        self.next_at = time.monotonic() + early + self.interval
-        return early
+        return 0.0
 
 
 class Ways:
@@ -125,6 +142,8 @@ class Ways:
         self.engine, self.channel = engine, channel
         self._stack, self._width = stack, width
         self._connections: dict[str, list[Connection]] = {}
+        #: Of no use any more; their last answers may still be on their way. Closed before new ones are opened.
+        self._dropped: dict[str, list[Connection]] = {}
         #: Relays that take no further connection.
         self._enough: set[str] = set()
         self._by_group: dict[str, Way] = {}
@@ -148,20 +167,24 @@ class Ways:
             way = self._by_group[group] = Way(relay, self._connected(relay), limits)
         return way
 
-    def widen(self, way: Way, wanted: int) -> None:
-        """Opens further connections, as many as are wanted and allowed. A relay that refuses one is not asked again."""
+    def widen(self, way: Way, wanted: int, until: float) -> None:
+        """Opens further connections, as many as are wanted and allowed, and none after `until` (time.monotonic).
+
+        A relay that refuses one is not asked again.
+        """
         name = way.relay.name
         connections = self._connections[name]
-        while len(connections) < min(wanted, self._width) and name not in self._enough:
+        wanted = min(wanted, self._width)
+        while len(connections) < wanted and name not in self._enough and time.monotonic() < until:
             try:
-                connections.append(Connection(self._opened(way.relay)))
+                connections.append(self._opened(way.relay))
             except SendError as error:
                 log.info("no_further_connection relay=%s open=%s %s", name, len(connections), error)
                 self._enough.add(name)
 
     def drop(self, relay: Relay) -> None:
-        """Its connections are of no use any more."""
-        self._connections.pop(relay.name, None)
+        """Its connections are of no use any more; those whose answers are out can still be read."""
+        self._dropped.setdefault(relay.name, []).extend(self._connections.pop(relay.name, ()))
         self._proved.discard(relay.name)
         for name, way in list(self._by_group.items()):
             if way.relay == relay:
@@ -178,7 +201,8 @@ class Ways:
     def give_up_permits(self, way: Way) -> None:
         """What was taken of a daily cap goes back; the pace is only slower without the others."""
         if way.relay.daily_cap and way.permits:
-            self.engine.ledger.return_allowance(key(self.channel, way.relay), way.permits)
+            with suppress(ServiceDown):  # a few less for today
+                self.engine.ledger.return_allowance(key(self.channel, way.relay), way.permits)
         way.permits = 0
 
     def stop_name(self, relay: Relay) -> str:
@@ -212,13 +236,16 @@ class Ways:
 
     def _connected(self, relay: Relay) -> Sequence[Connection]:
         if relay.name not in self._connections:
-            self._connections[relay.name] = [Connection(self._opened(relay))]
+            for connection in self._dropped.pop(relay.name, ()):
+                connection.closing.close()
+            self._connections[relay.name] = [self._opened(relay)]
         return self._connections[relay.name]
 
-    def _opened(self, relay: Relay) -> Transport:
+    def _opened(self, relay: Relay) -> Connection:
         """Nothing is handed over yet: what is no error of ours stops the channel, as any trouble with a connection does."""
+        closing = ExitStack()
         try:
-            return self._stack.enter_context(self.channel.open(relay.name))
+            transport = closing.enter_context(self.channel.open(relay.name))
         except DistributorError:
             raise
         except Exception as error:
@@ -226,6 +253,8 @@ class Ways:
             log.error("transport_bug %s %s\n%s", place, name, frames_of(error))  # noqa: TRY400 - it may quote a secret
             text = f"no connection opens: the transport met a bug ({name}); see the log"
             raise Unavailable(text=text, scope=Scope.CHANNEL, counts=False) from None
+        self._stack.callback(closing.close)
+        return Connection(transport, closing)
 
 
 def relays_for(channel: Channel, recipient: Recipient) -> Sequence[Relay]:

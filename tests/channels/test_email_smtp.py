@@ -159,6 +159,26 @@ def test_only_a_reply_tells_after_the_final_dot(say: Say, extensions: tuple[str,
     assert server.connections == 2, "a connection out of step must not be used again"
 
 
+def test_the_wait_for_a_reply_begins_with_the_final_dot(extensions: tuple[str, ...]) -> None:
+    with transport(ScriptedSmtp({"dot": [SILENCE]}, extensions=extensions), seconds=0.3) as opened:
+        opened.start(mail())
+        assert 0.2 < opened.patience() <= 0.3
+        time.sleep(0.3)
+        assert opened.patience() == 0
+        began = time.monotonic()
+        with pytest.raises(Unconfirmed, match="timed out"):
+            opened.finish()
+        assert time.monotonic() - began < 0.1
+        assert opened.send(notice("后一封\n")).code == "250"
+
+
+def test_a_reply_that_came_while_nobody_looked_counts(extensions: tuple[str, ...]) -> None:
+    with transport(ScriptedSmtp(extensions=extensions), seconds=0.3) as opened:
+        opened.start(mail())
+        time.sleep(0.4)
+        assert opened.finish().code == "250"
+
+
 def test_refusal_then_hang_up_still_says_why(extensions: tuple[str, ...]) -> None:
     server = ScriptedSmtp({"rcpt": [Say("550 5.1.1 user unknown", hang_up=True)]}, extensions=extensions)
     caught = failure(server)

@@ -18,6 +18,7 @@ import smtplib
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Sequence
 from functools import cache
 from types import TracebackType
@@ -111,6 +112,9 @@ class SmtpTransport:
         self._context = context
         self._wire: _Wire | None = None
         self._started: tuple[_Wire, _Letter]
+        #: time.monotonic() until which its reply is waited for.
+        self._answer_by = 0.0
+        self._patience = settings.timeout.total_seconds()
 
     def __enter__(self) -> Self:
         self._ready()
@@ -145,11 +149,14 @@ class SmtpTransport:
     def fileno(self) -> int:
         return self._started[0].fileno()
 
+    def patience(self) -> float:
+        return max(self._answer_by - time.monotonic(), 0.0)
+
     def finish(self) -> Receipt:
         """The reply to what was started."""
         wire, letter = self._started
         try:
-            reply = _answer(wire, letter)
+            reply = _answer(wire, letter, self.patience())
         except BaseException as error:
             self._recover(wire, error)
             raise
@@ -174,6 +181,7 @@ class SmtpTransport:
             self._recover(wire, error)
             raise
         self._started = wire, letter
+        self._answer_by = time.monotonic() + self._patience
 
     def _ready(self) -> "_Wire":
         """The open connection; a new one when there is none, or the server has hung up since the last message."""
@@ -259,7 +267,7 @@ class _Wire:
             words.append(line[4:].strip())
             size += len(line)
             if size > LONGEST_REPLY:
-                self._lose("its reply does not end")
+                self.lose("its reply does not end")
         return _code(line), b"\n".join(words)
 
     def is_accepted(self) -> bool:
@@ -290,7 +298,7 @@ class _Wire:
         end = self._held.find(b"\n", self._at)
         while end < 0:
             if len(self._held) - self._at > LONGEST_REPLY:
-                self._lose("its reply does not end")
+                self.lose("its reply does not end")
             self._receive()
             end = self._held.find(b"\n")
         line = self._held[self._at : end]
@@ -301,12 +309,12 @@ class _Wire:
         try:
             got = self._sock.recv(4096)
         except OSError as error:
-            self._lose(_say(error), error)
+            self.lose(_say(error), error)
         if not got:
-            self._lose("it hung up")
+            self.lose("it hung up")
         self._held, self._at = self._held[self._at :] + got, 0
 
-    def _lose(self, reason: str, cause: Exception | None = None) -> NoReturn:
+    def lose(self, reason: str, cause: Exception | None = None) -> NoReturn:
         self.lost = True
         raise smtplib.SMTPServerDisconnected(reason) from cause
 
@@ -420,9 +428,11 @@ def _hand_over(wire: _Wire, letter: _Letter, then: Parcel | None) -> None:
     wire.announced = following
 
 
-def _answer(wire: _Wire, letter: _Letter) -> Reply:
+def _answer(wire: _Wire, letter: _Letter, patience: float) -> Reply:
     """The reply to the final dot: without one, nobody knows."""
     try:
+        if not patience and not wire.has_spoken():
+            wire.lose("timed out")
         reply = wire.reply()
     except Exception as error:
         raise _nobody_knows(error) from error
