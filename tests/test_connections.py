@@ -80,6 +80,8 @@ class Line:
         self.channel, self.number = channel, number
         self.near_end, self.far_end = os.pipe()
         self.parcel: Parcel | None = None
+        #: Announced before any was sent.
+        self.ahead: list[str] = []
         #: (sent, announced behind it)
         self.sent: list[tuple[str, str | None]] = []
 
@@ -91,6 +93,10 @@ class Line:
     def send(self, parcel: Parcel, then: Parcel | None = None) -> Receipt:
         self.start(parcel, then)
         return self.finish()
+
+    def announce(self, parcel: Parcel) -> bool:
+        self.ahead.append(name_of(parcel))
+        return True
 
     def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
         assert self.parcel is None, "one message at a time over each connection"
@@ -254,6 +260,23 @@ class TestOverlap:
         world.drain(seconds=0.5)
         letting_it_come.join()
         assert channel.lines[0].sent[:2] == [("ann", "dora"), ("dora", None)]
+
+    def test_the_first_ones_are_announced_over_all_of_them_at_once(self, sqlite: Database) -> None:
+        """So that they wait for one round trip together, and not one after the other."""
+        channel = ManyLines()
+        world = make_lines(sqlite, channel, connections=3)
+        world.open()
+        world.drain()
+        assert [line.ahead for line in channel.lines] == [[], ["bob"], ["cy"]]
+        assert [line.sent[0][0] for line in channel.lines] == ["ann", "bob", "cy"]
+
+    def test_nobody_is_announced_ahead_without_a_permit(self, sqlite: Database) -> None:
+        channel = ManyLines(pace=[Limit("email", rate=50, burst=2)])
+        world = make_lines(sqlite, channel, connections=3)
+        issue = world.open()
+        world.drain()
+        assert set(world.states(issue).values()) == {"sent"}
+        assert channel.lines[2].ahead == []
 
     def test_every_result_is_its_own(self, sqlite: Database) -> None:
         channel = ManyLines()

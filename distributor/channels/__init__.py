@@ -50,6 +50,9 @@ class Overlapping(Transport, Protocol):
     def patience(self) -> float:
         """Seconds for which the answer is still waited for; then `finish` raises at once."""
 
+    def announce(self, parcel: Parcel) -> bool:
+        """Announces what the next `start` will carry, while nothing else is; False: it cannot, and need not."""
+
     def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
         """`send` without its answer, which `finish` reads before anything else is sent. Raises as `send` does."""
 

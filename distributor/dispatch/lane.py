@@ -327,7 +327,10 @@ class Lane:
 
     def _begin(self, now: InHand, attempt: Try) -> None:
         now.queue.remove(attempt)
-        result = self._attempt(now, attempt, self._connection(attempt))
+        connection = self._connection(attempt)
+        if attempt.connection is None:
+            self._announce_ahead(now.queue, attempt.way, connection)
+        result = self._attempt(now, attempt, connection)
         if isinstance(result, Connection):
             now.under_way[result] = attempt
         else:
@@ -556,8 +559,26 @@ class Lane:
 
         Those before it in the queue have a connection that announced them, or take one of those that are free.
         """
-        way = attempt.way
-        free = way.free - 1  # besides this one
+        free = attempt.way.free - 1  # besides this one
+        following = self._to_announce(attempt.way, connection, queue, free)
+        if following is None:
+            return None
+        following.connection, connection.promised = connection, True
+        return following.parcels[0]
+
+    def _announce_ahead(self, queue: Collection[Try], way: Way, busy: Connection) -> None:
+        """Over the other connections that stand idle: their first envelopes are answered while this one's is."""
+        for connection in way.connections:
+            if connection is busy or not connection.is_free or connection.overlapping is None:
+                continue
+            following = self._to_announce(way, connection, queue, 0)
+            if following is None:
+                return
+            if connection.overlapping.announce(following.parcels[0]):
+                following.connection, connection.promised = connection, True
+
+    def _to_announce(self, way: Way, connection: Connection, queue: Collection[Try], free: int) -> Try | None:
+        """The first who has a permit behind those whom `free` connections carry."""
         if way.permits <= free + way.promised or not self._may_go_on():
             return None
         if time.monotonic() + connection.took >= self._until:
@@ -565,8 +586,7 @@ class Lane:
         following = behind_those_that_go_before(queue, free)
         if following is None or following.way is not way or not following.parcels:
             return None
-        following.connection, connection.promised = connection, True
-        return following.parcels[0]
+        return following
 
     def _part_wait(self, way: Way) -> float:
         """Waits for the permit of a further part; returns 0.0, or the seconds that are still missing."""

@@ -184,6 +184,46 @@ def test_words_said_behind_the_greeting_are_not_lost() -> None:
             opened.send(A)
 
 
+def test_the_first_of_a_connection_is_announced_before_its_start() -> None:
+    turns = [GREETING, (b"DATA\r\n", ACCEPTED), (b"\r\n.\r\n", STORED), GOODBYE]
+    with Rounds(turns) as server, SmtpTransport(settings(server.port)) as opened:
+        assert opened.announce(A)
+        assert not opened.announce(B), "one is announced already"
+        opened.start(A)
+        assert opened.finish().provider_id == "1"
+    assert server.groups[1:3] == [envelope(A), compose(A) + b".\r\n"]
+
+
+def test_what_cannot_be_announced_is_sent_all_the_same() -> None:
+    plain = ScriptedSmtp(extensions=("SIZE 1000000",))
+    with transport(plain) as opened:
+        assert not opened.announce(A)
+        opened.send(A)
+    refusing = ScriptedSmtp({"rcpt": [Say("550 5.1.1 no")]}, extensions=PIPELINED)
+    with transport(refusing) as opened:
+        assert outcome(opened, A, None) is Rejected
+        assert not opened.announce(B), "the refused one must be reset first"
+        opened.send(B)
+    leaving = ScriptedSmtp({"dot": [Say("250 Ok", hang_up=True)]}, extensions=PIPELINED)
+    with transport(leaving) as opened:
+        opened.send(A)
+        while not opened._wire or not opened._wire.has_spoken():
+            pass
+        assert not opened.announce(B), "the server has left"
+        assert not opened.announce(mail(values={}))
+        opened.send(B)
+    assert [arrived(server) for server in (plain, refusing, leaving)] == [["a"], ["b"], ["a", "b"]]
+
+
+def test_another_one_than_who_was_announced_first_goes_over_a_new_connection() -> None:
+    server = ScriptedSmtp(extensions=PIPELINED)
+    with transport(server) as opened:
+        assert opened.announce(A)
+        opened.send(B)
+    assert server.connections == 2
+    assert arrived(server) == ["b"]
+
+
 def test_nothing_is_announced_to_a_server_that_does_not_pipeline() -> None:
     server = ScriptedSmtp(extensions=("SIZE 1000000",))
     assert outcomes(server, [A, B, C]) == ["250", "250", "250"]

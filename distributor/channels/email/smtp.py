@@ -135,6 +135,22 @@ class SmtpTransport:
         self.start(parcel, then)
         return self.finish()
 
+    def announce(self, parcel: Parcel) -> bool:
+        """Writes the envelope, over a connection that is open and in order."""
+        wire = self._wire
+        if wire is None or wire.announced or wire.must_reset or wire.has_spoken():
+            return False
+        letter = _letter_to_announce(wire, parcel)
+        if letter is None:
+            return False
+        try:
+            wire.write(letter.envelope(with_size=wire.knows_size))
+        except OSError:
+            self._drop()
+            return False
+        wire.announced = letter
+        return True
+
     def start(self, parcel: Parcel, then: Parcel | None = None) -> None:
         """`send` up to the final dot, without its reply."""
         letter = self._letter(parcel)
