@@ -14,10 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     ARRAY,
     Column,
@@ -29,6 +25,7 @@ from sqlalchemy import (
     any_,
     create_engine,
     event,
+    inspect,
     literal,
     literal_column,
     select,
@@ -172,25 +169,25 @@ class Database:
 
     def upgrade(self) -> None:
         """Brings the schema to the newest revision this version knows; leaves a newer one alone."""
-        if self.is_ahead():
+        has, brings = self.revision()
+        if has == brings or self.is_ahead():
             return
         with self._translated(), self._writer, self.engine.connect() as connection:
             connection = connection.execution_options(sqlite_write=True)  # noqa: PLW2901 - the same connection, marked
             with connection.begin():
-                command.upgrade(_alembic_config(connection), "head")
+                _upgrade(connection)
 
     def revision(self) -> tuple[str | None, str | None]:
         """(the revision the database has, the one this version of the program brings)."""
         with self.read() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-            return current, ScriptDirectory.from_config(_alembic_config(connection)).get_current_head()
+            there = inspect(connection).has_table("alembic_version")
+            query = text("SELECT version_num FROM alembic_version")
+            return connection.execute(query).scalar() if there else None, _revisions()[-1]
 
     def is_ahead(self) -> bool:
         """Whether a newer version of the program has changed the tables. Its migrations only add, so this one goes on."""
         has, _brings = self.revision()
-        with self.read() as connection:
-            known = ScriptDirectory.from_config(_alembic_config(connection)).walk_revisions()
-            return has is not None and has not in {script.revision for script in known}
+        return has is not None and has not in _revisions()
 
     def ensure_partition(self, connection: Connection, issue_id: int) -> None:
         """Makes the partitions that hold an issue's deliveries and attempts (PostgreSQL only)."""
@@ -410,11 +407,24 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _alembic_config(connection: Connection) -> Config:
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@cache
+def _revisions() -> Sequence[str]:
+    """Those that this version brings, in order, by the names of their files: `0001_what.py` is revision 0001."""
+    return sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _upgrade(connection: Connection) -> None:
+    # 11 MB, and a tenth of a second, that only an upgrade needs.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    return config
+    command.upgrade(config, "head")
 
 
 def _lacks_schema(error: DBAPIError) -> bool:

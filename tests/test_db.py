@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from fakes import DAY, World, make_world
 from sqlalchemy import create_engine, func, inspect, select, text, update
 
-from distributor.db import Database, insert_ignore, insert_new
+from distributor.db import MIGRATIONS, Database, _revisions, insert_ignore, insert_new
 from distributor.errors import ServiceDown
 from distributor.model import IssueState
 from distributor.tables import attempts, deliveries, issues, metadata, suppressions
@@ -63,6 +64,12 @@ class TestSchema:
         with database.read() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, metadata) == []
+
+    def test_the_files_of_the_migrations_are_called_as_their_revisions(self) -> None:
+        """The program goes by their names: reading the files takes a tenth of a second at each start."""
+        script = ScriptDirectory(str(MIGRATIONS))
+        chain = [revision.revision for revision in script.walk_revisions()]
+        assert list(_revisions()) == chain[::-1]
 
     def test_upgrading_twice_changes_nothing(self, database: Database) -> None:
         assert database.revision()[0] is None
