@@ -284,6 +284,14 @@ def test_parentheses_in_an_address_do_not_end_the_link() -> None:
     assert "[维基](https://example.com/a_%28b%29)" in text
 
 
+def test_a_title_that_is_a_long_address_is_told_by_its_text_or_its_host() -> None:
+    address = f"https://example.com/?{'&'.join(f'p{n}=v' for n in range(40))}"
+    text = texts_of(make_post(f"# {address}\n\n说明一句。"))["markdown_v2"]
+    assert f"1. [说明一句。]({address})" in text
+    text = texts_of(make_post(f"# {address}\n\n# {address}2\n\n# 三"))["markdown_v2"]
+    assert "1. example.com\n2. example.com\n3. 三" in text
+
+
 def test_a_post_without_an_address_carries_a_warning() -> None:
     messages = render_wecom(make_post("text"), make_newsletter(url_pattern=""))
     for message in messages:

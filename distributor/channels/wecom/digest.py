@@ -7,6 +7,7 @@ from the last one up, the last items ("…… N items in all"). Limits are in UT
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from urllib.parse import urlsplit
 
 from distributor.channels.wecom.dialects import Dialect, shown_address
 from distributor.model import Post
@@ -152,12 +153,16 @@ def _entries(skeleton: Outline, dialect: Dialect, lead: str) -> Iterator[Entry]:
 def _entry(item: Item, dialect: Dialect, lead: str) -> Entry:
     """The item on one line; its body only when the lead has not said it already."""
     body = _short(first_sentence(item.body).rstrip("；;"), ITEM_BODY, dialect)
+    body = "" if body == lead else body
     addresses = [address for link in item.links if is_web(link) and (address := usable_address(link))]
-    return Entry(
-        title=_short(item.title, ITEM_TITLE, dialect),
-        body="" if body == lead else body,
-        address=addresses[0] if addresses else "",
-    )
+    title = _short(item.title, ITEM_TITLE, dialect)
+    if not title:  # a long address, of which no part means anything
+        title, body = body or dialect.escape(_host(item)), ""
+    return Entry(title=title, body=body, address=addresses[0] if addresses else "")
+
+
+def _host(item: Item) -> str:
+    return next((host for text in (*item.links, item.title) if (host := urlsplit(text).hostname)), "…")
 
 
 def _short(text: str, limit: int, dialect: Dialect) -> str:
