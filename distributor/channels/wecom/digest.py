@@ -4,10 +4,10 @@ What does not fit is left out in this order: the bodies of items from the last o
 from the last one up, the last items ("…… N items in all"). Limits are in UTF-8 bytes, as the dialect writes them.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from urllib.parse import urlsplit
 
 from distributor.channels.wecom.dialects import Dialect, shown_address
 from distributor.model import Post
@@ -39,6 +39,7 @@ MOST_PARTS = 8
 TITLE, LEAD, HEADING, ITEM_TITLE, ITEM_BODY, ADDRESS = 240, 360, 90, 150, 300, 512
 #: For " (8/8)".
 MARK = 8
+_HOST = re.compile(r"https?://([\w.-]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,7 @@ def _entry(item: Item, dialect: Dialect, lead: str) -> Entry:
 
 
 def _host(item: Item) -> str:
-    return next((host for text in (*item.links, item.title) if (host := urlsplit(text).hostname)), "…")
+    return next((found[1] for text in (*item.links, item.title) if (found := _HOST.match(text))), "…")
 
 
 def _short(text: str, limit: int, dialect: Dialect) -> str:
