@@ -175,6 +175,8 @@ class Database:
         with self._translated(), self._writer, self.engine.connect() as connection:
             connection = connection.execution_options(sqlite_write=True)  # noqa: PLW2901 - the same connection, marked
             with connection.begin():
+                if not self.sqlite:
+                    connection.execute(select(func.pg_advisory_xact_lock(0)))  # two processes, one schema
                 _upgrade(connection)
 
     def revision(self) -> tuple[str | None, str | None]:

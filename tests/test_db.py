@@ -1,5 +1,7 @@
 """The schema on both databases: revisions, partitions, retention, and what "not there" sounds like."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -77,6 +79,14 @@ class TestSchema:
         has, brings = database.revision()
         database.upgrade()
         assert database.revision() == (has, brings)
+        assert has == brings
+
+    def test_two_processes_that_upgrade_at_once_make_one_schema(self, database: Database) -> None:
+        url = database.url.render_as_string(hide_password=False)
+        upgrade = f"from distributor.db import Database; Database({url!r}).upgrade()"
+        processes = [subprocess.Popen([sys.executable, "-c", upgrade]) for _ in range(4)]
+        assert [process.wait(60) for process in processes] == [0] * 4
+        has, brings = database.revision()
         assert has == brings
 
     def test_a_newer_version_s_tables_are_worked_with_and_left_alone(self, database: Database) -> None:
