@@ -290,6 +290,8 @@ def test_a_title_that_is_a_long_address_is_told_by_its_text_or_its_host() -> Non
     assert f"1. [说明一句。]({address})" in text
     text = texts_of(make_post(f"# {address}\n\n# {address}2\n\n# 三"))["markdown_v2"]
     assert "1. example.com\n2. example.com\n3. 三" in text
+    with_login = address.replace("https://", "https://name:word@")
+    assert "1. example.com\n2. 二" in texts_of(make_post(f"# {with_login}\n\n# 二"))["text"]
 
 
 def test_a_post_without_an_address_carries_a_warning() -> None:

@@ -39,7 +39,7 @@ MOST_PARTS = 8
 TITLE, LEAD, HEADING, ITEM_TITLE, ITEM_BODY, ADDRESS = 240, 360, 90, 150, 300, 512
 #: For " (8/8)".
 MARK = 8
-_HOST = re.compile(r"https?://([\w.-]+)")
+_HOST = re.compile(r"https?://(?:[^/?#\s]*@)?([\w.-]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
