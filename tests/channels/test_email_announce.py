@@ -42,6 +42,22 @@ def transport(server: ScriptedSmtp, seconds: float = 5) -> Iterator[SmtpTranspor
         yield opened
 
 
+@contextmanager
+def encrypted(
+    script: dict[str, list[Say]], security: str
+) -> Iterator[tuple[ScriptedSmtp, tuple[Smtp, ssl.SSLContext]]]:
+    """A server, and what leads to it: settings, and what its certificate is verified with."""
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(CERTS / "localhost.pem", CERTS / "localhost.key")
+    client_side = ssl.create_default_context(cafile=CERTS / "localhost.pem")
+    server = ScriptedSmtp(
+        script, extensions=("STARTTLS", *PIPELINED), tls=server_side, implicit_tls=security == "tls"
+    )
+    with server:
+        chosen = settings(server.port, seconds=1).model_copy(update={"security": security})
+        yield server, (chosen, client_side)
+
+
 def outcome(opened: SmtpTransport, parcel: Parcel, then: Parcel | None) -> type[SendError] | str:
     try:
         return opened.send(parcel, then).code
@@ -192,6 +208,64 @@ def test_the_first_of_a_connection_is_announced_before_its_start() -> None:
         opened.start(A)
         assert opened.finish().provider_id == "1"
     assert server.groups[1:3] == [envelope(A), compose(A) + b".\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected", "connections"),
+    [
+        ({}, "250", 1),
+        ({"mail": [CLOSING]}, Unavailable, 2),
+        ({"mail": [Say("451 4.3.0 not now")]}, Unavailable, 1),
+        ({"mail": [HANG_UP]}, Unavailable, 2),
+        ({"rcpt": [Say("550 5.1.1 user unknown")]}, Rejected, 1),
+        ({"rcpt": [Say("550 5.1.1 no")], "data": [GO], "dot": [Say("554 5.5.1 none")]}, Rejected, 1),
+        ({"rcpt": [SILENCE]}, Unavailable, 2),
+        ({"data": [Say("451 4.3.0 not now")]}, Unavailable, 1),
+        ({"dot": [Say("554 5.7.1 spam")]}, Rejected, 1),
+        ({"dot": [HANG_UP]}, Unconfirmed, 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("security", ["none", "starttls", "tls"])
+def test_what_becomes_of_the_first_of_a_connection_that_was_announced(
+    security: str, script: dict[str, list[Say]], expected: type[SendError] | str, connections: int
+) -> None:
+    with encrypted(script, security) as (server, way), SmtpTransport(*way) as opened:
+        assert opened.announce(A)
+        assert [outcome(opened, A, B), outcome(opened, B, None)] == [expected, "250"]
+    assert server.connections == connections
+    assert [name for name in arrived(server) if name == "b"] == ["b"]
+    assert arrived(server).count("a") == (expected in {"250", Unconfirmed})
+    assert all(sent.data for sent in server.mails)
+
+
+def test_a_connection_that_has_served_and_closes_on_an_announcement_is_made_anew() -> None:
+    server = ScriptedSmtp({"mail": [OK, CLOSING]}, extensions=PIPELINED)
+    with transport(server) as opened:
+        opened.send(A)
+        assert opened.announce(B)
+        assert outcome(opened, B, None) == "250"
+    assert server.connections == 2
+    assert arrived(server) == ["a", "b"]
+
+
+def test_an_announcement_whose_writing_breaks_off_is_followed_by_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ScriptedSmtp(extensions=PIPELINED)
+    with transport(server) as opened:
+        wire = opened._wire
+        assert wire is not None
+
+        def half(group: bytes) -> None:
+            wire._sock.sendall(group[:20])
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr(wire, "write", half)
+        with pytest.raises(ZeroDivisionError):
+            opened.announce(A)
+        opened.send(B)
+    assert server.connections == 2
+    assert arrived(server) == ["b"]
 
 
 def test_what_cannot_be_announced_is_sent_all_the_same() -> None:
@@ -373,17 +447,9 @@ def test_a_parcel_that_cannot_be_written_is_not_announced_and_says_so_in_its_tur
 def test_encrypted(
     security: str, script: dict[str, list[Say]], expected: list[type[SendError] | str]
 ) -> None:
-    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_side.load_cert_chain(CERTS / "localhost.pem", CERTS / "localhost.key")
-    client_side = ssl.create_default_context(cafile=CERTS / "localhost.pem")
-    server = ScriptedSmtp(
-        script, extensions=("STARTTLS", *PIPELINED), tls=server_side, implicit_tls=security == "tls"
-    )
     second = LONG if "body" in script else B
-    with server:
-        chosen = settings(server.port, seconds=1).model_copy(update={"security": security})
-        with SmtpTransport(chosen, client_side) as opened:
-            results = [outcome(opened, *pair) for pair in ((A, second), (second, C), (C, None))]
+    with encrypted(script, security) as (server, way), SmtpTransport(*way) as opened:
+        results = [outcome(opened, *pair) for pair in ((A, second), (second, C), (C, None))]
     assert results == expected
     assert arrived(server).count("a") == arrived(server).count("c") == 1
     assert server.mails[0].data == compose(A)

@@ -145,9 +145,11 @@ class SmtpTransport:
             return False
         try:
             wire.write(letter.envelope(with_size=wire.knows_size))
-        except OSError:
+        except BaseException as error:  # nothing else may follow a part of it
             self._drop()
-            return False
+            if isinstance(error, OSError):
+                return False
+            raise
         wire.announced = letter
         return True
 
