@@ -22,7 +22,7 @@ from distributor.dispatch import lane
 from distributor.dispatch.draining import widths
 from distributor.errors import Kind, Rejected, Scope, ServiceDown, Unavailable, Unconfirmed
 from distributor.journal import Journal, JournalBroken
-from distributor.model import Parcel, Receipt, Relay
+from distributor.model import Delivery, Parcel, Receipt, Relay
 from distributor.pacing import Limit
 from distributor.settings import EngineSettings, Smtp
 
@@ -50,6 +50,10 @@ class ManyLines(FakeChannel):
     patience: float = 60.0
     #: Seconds that opening one takes.
     opening: float = 0.0
+    #: Seconds that handing a message over takes.
+    handing: float = 0.0
+    #: Those whose announcement meets a bug.
+    odd: Sequence[str] = ()
 
     @contextmanager
     def open(self, relay: str, /) -> Iterator["Line"]:  # type: ignore[override]  # each has a line of its own
@@ -95,6 +99,8 @@ class Line:
         return self.finish()
 
     def announce(self, parcel: Parcel) -> bool:
+        if name_of(parcel) in self.channel.odd:
+            raise ZeroDivisionError("a bug")
         self.ahead.append(name_of(parcel))
         return True
 
@@ -103,6 +109,7 @@ class Line:
         name = name_of(parcel)
         if error := self.channel.at_start.pop(name, None):
             raise error
+        time.sleep(self.channel.handing)
         self.channel.events.append(("start", self.number, name))
         self.sent.append((name, name_of(then) if then else None))
         self.parcel, self.began = parcel, time.monotonic()
@@ -277,6 +284,71 @@ class TestOverlap:
         world.drain()
         assert set(world.states(issue).values()) == {"sent"}
         assert channel.lines[2].ahead == []
+
+    def test_who_was_announced_ahead_and_would_go_too_late_is_given_back(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who leaves while a relay takes its time with the first envelope must not wait behind it."""
+        monkeypatch.setattr(lane, "SLICE_AGE", 0.4)
+        monkeypatch.setattr(lane, "LATEST", 0.5)
+        channel = ManyLines(handing=0.8)
+        world = make_lines(sqlite, channel, connections=4)
+        issue = world.open()
+        world.drain(seconds=0.3)
+        assert [line.ahead for line in channel.lines] == [[], ["bob"], ["cy"], ["dora"]]
+        assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent"}
+        channel.handing = 0.0
+        world.drain()
+        assert sorted(channel.order("start")) == sorted(NAMES)
+        assert set(world.states(issue).values()) == {"sent"}
+        world.check_sum(issue)
+
+    def test_one_who_is_refused_without_a_parcel_leaves_the_others_announced(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = lane.Lane._parcels
+
+        def without_ann(self: lane.Lane, delivery: Delivery) -> Sequence[Parcel]:
+            if delivery.recipient.address.startswith("ann@"):
+                raise Rejected(text="no such message", kind=Kind.CONFIG)
+            return real(self, delivery)
+
+        monkeypatch.setattr(lane.Lane, "_parcels", without_ann)
+        channel = ManyLines()
+        world = make_lines(sqlite, channel, connections=3)
+        issue = world.open()
+        world.drain()
+        assert [line.ahead for line in channel.lines] == [[], ["bob"], ["cy"]]
+        assert [line.sent[0][0] for line in channel.lines] == ["dora", "bob", "cy"]
+        assert world.states(issue) == {**dict.fromkeys(NAMES, "sent"), "ann": "failed"}
+
+    def test_a_bug_in_an_announcement_is_met_again_in_its_turn(self, sqlite: Database) -> None:
+        channel = ManyLines(odd=["bob"])
+        channel.at_start["bob"] = ZeroDivisionError("a bug")
+        world = make_lines(sqlite, channel, connections=3)
+        issue = world.open()
+        world.drain()
+        assert world.states(issue) == {**dict.fromkeys(NAMES, "sent"), "bob": "unconfirmed"}
+
+    def test_a_bug_brings_no_more_into_doubt_than_without_announcements(self, sqlite: Database) -> None:
+        channel = ManyLines()
+        channel.at_start.update({name: ZeroDivisionError("a bug") for name in NAMES})
+        world = make_lines(sqlite, channel, connections=6)
+        issue = world.open()
+        world.drain()
+        assert list(world.states(issue).values()).count("unconfirmed") == lane.MOST_BUGS
+        world.check_sum(issue)
+
+    def test_a_worker_that_must_end_gives_back_who_is_announced(self, sqlite: Database) -> None:
+        channel = ManyLines(handing=0.2)
+        world = make_lines(sqlite, channel, connections=4)
+        issue = world.open()
+        stop = threading.Event()
+        threading.Timer(0.1, stop.set).start()
+        world.drain(stop=stop)
+        assert channel.order("start") == ["ann"]
+        assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent"}
+        world.check_sum(issue)
 
     def test_every_result_is_its_own(self, sqlite: Database) -> None:
         channel = ManyLines()

@@ -56,6 +56,8 @@ T = TypeVar("T")
 
 #: A slice older than this is given back: who left after the intent must be skipped two seconds later (guarantee 9).
 SLICE_AGE = 1.5
+#: One who is announced goes until this age; then their connection is given up instead.
+LATEST = 2.0
 #: Longest pause between two parts of one message; beyond it the delivery goes back and resumes at its next part.
 PART_WAIT = 5.0
 #: A channel that is down is looked at again after this, doubling up to the longest.
@@ -395,7 +397,10 @@ class Lane:
         """
         way = attempt.way
         if attempt.connection is not None:
-            return self._permit(way, queue, math.inf, in_hand=way.permits > 0)
+            if self._bugs >= MOST_BUGS:
+                return AGAIN
+            latest = self._until - SLICE_AGE + LATEST
+            return self._permit(way, queue, latest, in_hand=way.permits > 0)
         if not self._may_go_on():
             return AGAIN  # and not behind the slice: the next drain waits for the last lane of this one
         return self._permit(way, queue, self._until, in_hand=way.has_spare)
@@ -574,8 +579,9 @@ class Lane:
             following = self._to_announce(way, connection, queue, 0)
             if following is None:
                 return
-            if connection.overlapping.announce(following.parcels[0]):
-                following.connection, connection.promised = connection, True
+            with suppress(Exception):  # a bug: their `start` meets it again, and tells
+                if connection.overlapping.announce(following.parcels[0]):
+                    following.connection, connection.promised = connection, True
 
     def _to_announce(self, way: Way, connection: Connection, queue: Collection[Try], free: int) -> Try | None:
         """The first who has a permit behind those whom `free` connections carry."""

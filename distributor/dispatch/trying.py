@@ -162,7 +162,7 @@ class InHand:
     closing: Halt | None = None
 
     def close(self, why: Halt) -> None:
-        """What was announced goes in any case: its connection would have to be given up."""
+        """What was announced may still go: else its connection has to be given up."""
         self.closing = why
         self.sent.unused += [Postponed(delivery=item.delivery) for item in self.queue if not item.connection]
         self.queue = deque(item for item in self.queue if item.connection)
