@@ -21,7 +21,7 @@ DRAIN = 30.0
 
 
 class Runner:
-    """Runs until `stop` is set; each lane then finishes the message it is in."""
+    """Runs until `stop` is set; each lane then finishes the messages it is in."""
 
     def __init__(self, distributor: Distributor, *, scheduled: bool = True) -> None:
         self.distributor = distributor

@@ -15,7 +15,7 @@ from distributor.settings import EngineSettings
 def drain(engine: Engine, channel: str, *, seconds: float, stop: Stop | None = None) -> int:
     """Sends what is due on a channel, with as many lanes as set, for at most about `seconds`.
 
-    Returns how many deliveries were tried. `stop` ends it early: each lane finishes the message it is in.
+    Returns how many deliveries were tried. `stop` ends it early: each lane finishes the messages it is in.
     """
     deadline = time.monotonic() + seconds
     issues = KnownIssues(engine, channel)
