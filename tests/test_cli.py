@@ -1008,11 +1008,14 @@ class TestWatch:
         until(lambda: len(shop.inbox) >= 1)
         watching = shop.start("status", "--watch", *words)
         assert watching.stdout
-        first = watching.stdout.readline()
+        said = ""
+        while not re.search('settled|"open"', said):
+            assert (line := watching.stdout.readline())
+            said += line
         shop.sandbox.faults.clear()  # it has seen the issue under way
         done = finish(watching)
         finish(sending)
-        said = first + done.out
+        said += done.out
         assert done.status == 0
         if not words:
             numbers = [int(found) for found in re.findall(r"email: (\d+) of 120 settled", said)]
