@@ -1010,8 +1010,8 @@ class TestWatch:
         assert watching.stdout
         said = ""
         while not re.search('settled|"open"', said):
-            assert (line := watching.stdout.readline())
-            said += line
+            said += (line := watching.stdout.readline())
+            assert line
         shop.sandbox.faults.clear()  # it has seen the issue under way
         done = finish(watching)
         finish(sending)
