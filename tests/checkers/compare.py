@@ -106,6 +106,8 @@ def foreign_links(source: Source, found: Iterable[str], also: Iterable[str]) -> 
     known |= {
         canonical(without_tail(address)) for address in source.links
     }  # found in the open, it ends sooner
+    # of broken Markdown, what stands between two pairs of tildes is struck through, also in an address
+    known |= {canonical(address.partition("~~")[0]) for address in source.links}
     for address in dict.fromkeys(found):
         if canonical(address) not in known:
             yield f"links: {address[:120]!r} is none of the post's"
