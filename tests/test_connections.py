@@ -1,10 +1,11 @@
 """Several connections of one lane: it hands over by one while the answers of the others are on their way."""
 
+import math
 import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +30,9 @@ from distributor.settings import EngineSettings, Smtp
 NAMES = ("ann", "bob", "cy", "dora", "eve", "fay")
 
 
+NEVER = math.inf
+
+
 def name_of(parcel: Parcel) -> str:
     return parcel.recipient.address.partition("@")[0]
 
@@ -38,7 +42,10 @@ class ManyLines(FakeChannel):
     """A channel whose answers come when the test lets them; at once for those who are not `slow`."""
 
     overlaps: bool = True
-    slow: Sequence[str] = ()
+    #: Name → seconds from its start to its answer; NEVER: when the test lets it come.
+    slow: Mapping[str, float] = field(default_factory=dict)
+    #: Called with a name as its `start` begins.
+    starting: Callable[[str], object] = lambda _name: None
     lines: list["Line"] = field(default_factory=list)
     #: ("start", line, name) and ("finish", line, name), in order; ("open", line, relay) and ("close", line, relay).
     events: list[tuple[str, int, str]] = field(default_factory=list)
@@ -109,12 +116,16 @@ class Line:
         name = name_of(parcel)
         if error := self.channel.at_start.pop(name, None):
             raise error
+        self.channel.starting(name)
         time.sleep(self.channel.handing)
         self.channel.events.append(("start", self.number, name))
         self.sent.append((name, name_of(then) if then else None))
         self.parcel, self.began = parcel, time.monotonic()
-        if name not in self.channel.slow:
+        delay = self.channel.slow.get(name, 0.0)
+        if not delay:
             os.write(self.far_end, b"!")
+        elif delay < NEVER:
+            threading.Timer(delay, os.write, [self.far_end, b"!"]).start()
 
     def has_answer(self) -> bool:
         return bool(select.select([self.near_end], [], [], 0)[0])
@@ -180,13 +191,10 @@ class TestOverlap:
         assert channel.opened == 2
 
     def test_an_answer_that_takes_long_holds_up_its_own_connection_alone(self, sqlite: Database) -> None:
-        channel = ManyLines(slow=["ann"])
+        channel = ManyLines(slow={"ann": 0.6})
         world = make_lines(sqlite, channel)
         issue = world.open()
-        letting_it_come = threading.Timer(0.3, channel.answer, ["ann"])
-        letting_it_come.start()
         world.drain()
-        letting_it_come.join()
         assert set(world.states(issue).values()) == {"sent"}
         assert channel.order("finish") == ["bob", "dora", "eve", "fay", "ann", "cy"]
         assert channel.lines[0].sent == [("ann", "cy"), ("cy", None)], "who was announced waits for it"
@@ -216,14 +224,9 @@ class TestOverlap:
         self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(lane, "SLICE_AGE", 1.0)
-        channel = ManyLines(slow=NAMES[:2])
+        channel = ManyLines(slow=dict.fromkeys(NAMES[:2], 0.7))
         world = make_lines(sqlite, channel, connections=1)
         world.open()
-        coming = [
-            threading.Timer(0.7 * number, channel.answer, [name]) for number, name in enumerate(NAMES[:2], 1)
-        ]
-        for timer in coming:
-            timer.start()
         world.drain()
         assert channel.lines[0].sent[:2] == [("ann", "bob"), ("bob", None)]
 
@@ -237,35 +240,26 @@ class TestOverlap:
         assert first < 4, "the others are opened with the next slice"
 
     def test_an_answer_that_is_out_holds_up_no_permit(self, sqlite: Database) -> None:
-        channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=20)])
+        channel = ManyLines(slow={"ann": 0.8}, pace=[Limit("email/fake", rate=20)])
         world = make_lines(sqlite, channel)
         world.open()
-        letting_it_come = threading.Timer(0.4, channel.answer, ["ann"])
-        letting_it_come.start()
         world.drain()
-        letting_it_come.join()
         assert channel.order("finish")[:3] == ["bob", "cy", "dora"]
 
     def test_others_take_further_permits_while_one_who_is_announced_waits(self, sqlite: Database) -> None:
-        channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=20, burst=4)])
+        channel = ManyLines(slow={"ann": 0.8}, pace=[Limit("email/fake", rate=20, burst=4)])
         world = make_lines(sqlite, channel)
         world.open()
-        letting_it_come = threading.Timer(0.5, channel.answer, ["ann"])
-        letting_it_come.start()
         world.drain()
-        letting_it_come.join()
         assert channel.order("finish") == ["bob", "dora", "eve", "fay", "ann", "cy"]
         assert channel.lines[0].sent == [("ann", "cy"), ("cy", None)]
 
     def test_nobody_takes_the_permit_of_one_who_is_announced(self, sqlite: Database) -> None:
-        channel = ManyLines(slow=["ann"], pace=[Limit("email/fake", rate=1, burst=4)])
+        channel = ManyLines(slow={"ann": 0.3}, pace=[Limit("email/fake", rate=1, burst=4)])
         channel.at_start["bob"] = Rejected(text="no such user", code="550")
         world = make_lines(sqlite, channel, connections=3)
         world.open()
-        letting_it_come = threading.Timer(0.3, channel.answer, ["ann"])
-        letting_it_come.start()
-        world.drain(seconds=0.5)
-        letting_it_come.join()
+        world.drain(seconds=1.5)
         assert channel.lines[0].sent[:2] == [("ann", "dora"), ("dora", None)]
 
     def test_the_first_ones_are_announced_over_all_of_them_at_once(self, sqlite: Database) -> None:
@@ -291,10 +285,10 @@ class TestOverlap:
         """Who leaves while a relay takes its time with the first envelope must not wait behind it."""
         monkeypatch.setattr(lane, "SLICE_AGE", 0.4)
         monkeypatch.setattr(lane, "LATEST", 0.5)
-        channel = ManyLines(handing=0.8)
+        channel = ManyLines(handing=2.0)
         world = make_lines(sqlite, channel, connections=4)
         issue = world.open()
-        world.drain(seconds=0.3)
+        world.drain(seconds=1.5)
         assert [line.ahead for line in channel.lines] == [[], ["bob"], ["cy"], ["dora"]]
         assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent"}
         channel.handing = 0.0
@@ -344,7 +338,7 @@ class TestOverlap:
         world = make_lines(sqlite, channel, connections=4)
         issue = world.open()
         stop = threading.Event()
-        threading.Timer(0.1, stop.set).start()
+        channel.starting = lambda _name: stop.set()
         world.drain(stop=stop)
         assert channel.order("start") == ["ann"]
         assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent"}
@@ -359,7 +353,7 @@ class TestOverlap:
         channel.at_start["eve"] = Rejected(text="refused before its body", code="552")
         channel.at_start["fay"] = ZeroDivisionError("a bug")
         issue = world.open()
-        world.drain(seconds=0.5)
+        world.drain(seconds=0.9)
         assert world.states(issue) == {
             "ann": "sent",
             "bob": "failed",
@@ -382,16 +376,13 @@ class TestTrouble:
         assert world.ledger.stopped_channels() == {}
 
     def test_what_is_under_way_keeps_its_result_when_the_channel_stops(self, sqlite: Database) -> None:
-        channel = ManyLines(slow=["ann"])
+        channel = ManyLines(slow={"ann": 0.3})
         world = make_lines(sqlite, channel)
         channel.at_start["bob"] = Unavailable(
             text="it cannot be reached", scope=Scope.CHANNEL, kind=Kind.NETWORK, counts=False
         )
         issue = world.open()
-        letting_it_come = threading.Timer(0.2, channel.answer, ["ann"])
-        letting_it_come.start()
         world.drain()
-        letting_it_come.join()
         assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent"}
         assert all(
             not entry.attempts for name, entry in world.log(issue).items() if not name.startswith("ann")
@@ -401,7 +392,7 @@ class TestTrouble:
     def test_a_lane_that_ends_leaves_one_a_connection_in_doubt(
         self, sqlite: Database, tmp_path: Path
     ) -> None:
-        channel = ManyLines(slow=NAMES[:3])
+        channel = ManyLines(slow=dict.fromkeys(NAMES[:3], NEVER))
         world = make_lines(sqlite, channel, connections=4)
         journals = world.keep_journals(tmp_path / "journal")
         channel.at_start["dora"] = ServiceDown("the lane ends here")
@@ -417,13 +408,13 @@ class TestTrouble:
     def test_a_lost_lease_begins_nothing_more_and_ends_what_is_under_way(
         self, sqlite: Database, tmp_path: Path
     ) -> None:
-        channel = ManyLines(slow=["ann", "bob"])
+        channel = ManyLines(slow={"ann": NEVER, "bob": NEVER})
         world = make_lines(sqlite, channel)
         journals = world.keep_journals(tmp_path / "journal")
 
         def revoke() -> None:
             while len(channel.order("start")) < 2:
-                pass
+                time.sleep(0.005)
             for path in journals.folder.glob("*.journal"):
                 journals.read(path.stem)
             channel.answer("ann")
@@ -432,7 +423,7 @@ class TestTrouble:
         successor = threading.Thread(target=revoke)
         issue = world.open()
         successor.start()
-        world.drain(seconds=0.5)
+        world.drain(seconds=2)
         successor.join()
         assert channel.order("start")[:2] == ["ann", "bob"]
         assert channel.order("finish")[:2] == ["ann", "bob"]
@@ -458,7 +449,7 @@ class TestTrouble:
         self, sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(lane, "STOP_FIRST", timedelta(0))
-        channel = ManyLines(slow=["ann"])
+        channel = ManyLines(slow={"ann": NEVER})
         world = make_lines(sqlite, channel, chunk=3)
         world.keep_journals(tmp_path / "journal")
         begin, begun = Journal.begin, iter([None, JournalBroken("it is full")])
@@ -507,16 +498,16 @@ class TestTrouble:
         wall = Unavailable(text="too fast", scope=Scope.DOMAIN, kind=Kind.THROTTLE, code="450")
         world.channel.script[world.address("bob")] = [wall]
         issue = world.open()
-        world.drain(seconds=0.5)
+        world.drain(seconds=2)
         assert world.states(issue) == {**dict.fromkeys(NAMES, "pending"), "ann": "sent", "cy": "sent"}
         world.check_sum(issue)
 
     def test_all_that_are_dead_are_waited_for_at_once(self, sqlite: Database) -> None:
         names = NAMES[:3]
-        channel = ManyLines(slow=names, patience=0.5)
+        channel = ManyLines(slow=dict.fromkeys(names, NEVER), patience=1.0)
         world = make_lines(sqlite, channel, names, connections=3)
         issue = world.open()
         began = time.monotonic()
-        world.drain(seconds=0.2)
+        world.drain(seconds=5)
         assert set(world.states(issue).values()) == {"unconfirmed"}
-        assert time.monotonic() - began < 1.3
+        assert time.monotonic() - began < 2.8, "not one second each"
