@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: A relay whose day is used up is looked at again after this: the cap may have been raised.
 CAP_WAIT = timedelta(minutes=10)
-#: Seconds that a permit may be used before its time, and late ones catch up: a sleep costs more than sending a mail.
+#: Seconds that a permit may be used before its time, and who is late by less catches up: a sleep costs more than a mail.
 PERMIT_EARLY = 0.002
 
 
@@ -129,7 +129,7 @@ class Way:
             early = self.next_at - now
             if early > PERMIT_EARLY:
                 return early
-            # Who is late does not catch up: a provider counts what comes close together.
+            # Who is later than that does not catch up: a provider counts what comes close together.
             self.next_at = max(self.next_at, now - PERMIT_EARLY) + self.interval
         self.permits -= 1
         return 0.0
